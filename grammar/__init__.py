@@ -1,0 +1,1 @@
+"""The grammars, one `.lark` file per language; read with importlib.resources."""

@@ -1,0 +1,1 @@
+"""peftc: the compiler for parameter-efficient fine-tuning."""

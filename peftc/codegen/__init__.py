@@ -1,0 +1,1 @@
+"""Text of what will run: ordered programs as torch operations."""

@@ -1,0 +1,1 @@
+"""What users meet when something is wrong: codes, spans, causes, ways out."""

@@ -1,0 +1,1 @@
+"""The equations: sizes, expression IR, meaning, normal form, order, merge."""

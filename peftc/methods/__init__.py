@@ -1,0 +1,1 @@
+"""The standard library: one method per `.peft` file, data only."""

@@ -1,0 +1,137 @@
+"""The Plan: which rewrite at which site, with which parameters, merge class and cost.
+
+Immutable; printed by `plan.print`, parsed back by `plan.parse`, hashed over its text.
+Made by `plan.build`, refined by the plan passes, read by the rewriter and the runtime.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from peftc.expr.program import Program
+from peftc.syntax.ast import Method
+from peftc.view import Site
+
+Knob: TypeAlias = int | float | str | bool
+
+MergeClass: TypeAlias = Literal["exact", "exact+bias", "none", "unknown"]
+
+
+@dataclass(frozen=True)
+class AddedTensor:
+    """A tensor that a rewrite adds to the model.
+
+    `name` is unique at its site (`lora.A`).  `init` is canonical text: `kaiming(5)`,
+    `normal(0.02)`, `0`, or an expression over the base (`norm(W, in)`).  A `shared`
+    tensor is one storage for all sites with the same `shared` group name.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Literal["param", "buffer"]
+    init: str
+    shared: str = ""
+
+    @property
+    def count(self) -> int:
+        """Number of scalars."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+
+@dataclass(frozen=True)
+class Application:
+    """One method at one site.
+
+    `instance` distinguishes several applications at a site (`lora`, `lora#2`); it
+    prefixes the names of the tensors.  `clause` is the index of the method's clause.
+    `wraps` are the applications inside a wrapper.  `origin` is `file:line:column`.
+    """
+
+    instance: str
+    method: str
+    clause: int
+    knobs: tuple[tuple[str, Knob], ...]
+    tensors: tuple[AddedTensor, ...]
+    origin: str = ""
+    wraps: tuple[Application, ...] = ()
+
+    @property
+    def all_tensors(self) -> tuple[AddedTensor, ...]:
+        """The tensors of this application and of those it wraps."""
+        inner = (t for part in self.wraps for t in part.all_tensors)
+        return (*self.tensors, *inner)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Whether the rewrite can go into the weights, and why not."""
+
+    kind: MergeClass = "unknown"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """All that happens at one site.  `programs` is empty until they are ordered."""
+
+    site: Site
+    applications: tuple[Application, ...]
+    merge: Merge = Merge()
+    programs: tuple[Program, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[AddedTensor, ...]:
+        """Every added tensor at this site."""
+        return tuple(t for a in self.applications for t in a.all_tensors)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, at `batch` x `tokens` for the last one: what training holds."""
+
+    batch: int
+    tokens: int
+    base: int
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The base a plan was made for."""
+
+    architecture: str
+    config_hash: str
+    parameters: int
+    layers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole plan, in the order of the model's sites."""
+
+    model: ModelFacts
+    seed: int
+    dtype: str
+    """dtype of new tensors, or `auto`: float32 for a base below float32, else its."""
+    methods: tuple[Method, ...]
+    rewrites: tuple[Rewrite, ...]
+    memory: Memory | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trainable(self) -> int:
+        """Unique scalars that receive gradients; shared tensors count once."""
+        unique = {
+            (t.shared or r.site.key, t.name): t.count
+            for r in self.rewrites
+            for t in r.tensors
+            if t.kind == "param"
+        }
+        return sum(unique.values())

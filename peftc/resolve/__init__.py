@@ -1,0 +1,1 @@
+"""Names, arguments, macros and selectors: AST and ModelView to Spec."""

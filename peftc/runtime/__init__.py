@@ -1,0 +1,1 @@
+"""Parameters, binding, execution, state and merge of a compiled model."""
