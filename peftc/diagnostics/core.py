@@ -47,7 +47,9 @@ class Diagnostic:
 
     def fill(self, template: str) -> str:
         """A template with this diagnostic's fields put in."""
-        return template.format_map({f.name: getattr(self, f.name) for f in fields(self)})
+        return template.format_map(
+            {f.name: getattr(self, f.name) for f in fields(self)}
+        )
 
     def __str__(self) -> str:
         place = f"{self.span}: " if self.span else ""

@@ -1,0 +1,84 @@
+"""Where the sites of a model are in one captured graph.
+
+In: nothing.  Out: the types that `sites.locate` produces and the rewriter consumes.  A
+site that the forward uses several times (shared layers) has one anchor per use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import fx
+
+from peftc.view import Site
+
+
+@dataclass(frozen=True)
+class LinearAnchor:
+    """One use of a linear.
+
+    `call` is the node of the matrix product, bias included; `x` [*, in] and `y`
+    [*, out] are its input and output as the model means them: where the call works on
+    a flattened copy (Conv1D: view, addmm, view), `x` is the value before the first
+    view and `y` the one after the last.  `weight` and `bias` are placeholders.
+    """
+
+    call: fx.Node
+    x: fx.Node
+    y: fx.Node
+    weight: fx.Node
+    bias: fx.Node | None
+
+
+@dataclass(frozen=True)
+class HiddenAnchor:
+    """One activation edge: `h` as read by `reader`.
+
+    `reader` is the residual add (or, for `block`, None: every reader of `h`).  `u` is
+    the sublayer's input.  In a post-LN block `norm` is the node of the norm that is
+    the only reader of the add; else None.
+    """
+
+    h: fx.Node
+    reader: fx.Node | None
+    u: fx.Node | None = None
+    norm: fx.Node | None = None
+
+
+@dataclass(frozen=True)
+class NormAnchor:
+    """The gain and offset of a norm: placeholders; every use of them is rewritten."""
+
+    gain: fx.Node
+    offset: fx.Node | None
+
+
+Anchor: TypeAlias = LinearAnchor | HiddenAnchor | NormAnchor
+
+
+@dataclass(frozen=True)
+class Located:
+    """A site and its anchors in a graph.
+
+    `site.rows` and what costs time to find may be missing here: match by `site.key`.
+    """
+
+    site: Site
+    anchors: tuple[Anchor, ...]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One captured forward, bound to the model: what fx passes work on.
+
+    `located` by site key; `tensors[site key][tensor name]` are the placeholders of the
+    added tensors (`rows` under that name holds the row numbers of a site that is a
+    non-contiguous row set); `training` is the mode of each site's owner.
+    """
+
+    graph: fx.Graph
+    located: Mapping[str, Located]
+    tensors: Mapping[str, Mapping[str, fx.Node]]
+    training: Mapping[str, bool]
