@@ -10,11 +10,13 @@ Codes are never reused.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from peftc.syntax.source import Span
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from peftc.syntax.source import Span
 
 REGISTRY: dict[str, type[Diagnostic]] = {}
 

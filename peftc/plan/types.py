@@ -7,11 +7,12 @@ Made by `plan.build`, refined by the plan passes, read by the rewriter and the r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from peftc.expr.program import Program
-from peftc.syntax.ast import Method
-from peftc.view import Site
+if TYPE_CHECKING:
+    from peftc.expr.program import Program
+    from peftc.syntax.ast import Method
+    from peftc.view import Site
 
 Knob: TypeAlias = int | float | str | bool
 

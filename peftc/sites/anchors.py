@@ -6,13 +6,15 @@ site that the forward uses several times (shared layers) has one anchor per use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from torch import fx
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-from peftc.view import Site
+    from torch import fx
+
+    from peftc.view import Site
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ stand before or behind.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from peftc.syntax.source import Span
+if TYPE_CHECKING:
+    from peftc.syntax.source import Span
 
 
 @dataclass(frozen=True, kw_only=True)
