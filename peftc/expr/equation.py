@@ -1,0 +1,57 @@
+"""What elaboration makes of the body of one method, and composition takes.
+
+Rules are over the leaves of the site (`peftc.expr.places`) and of the declarations,
+whose names carry the prefix of the instance (`lora#2.A`), as do the names of sizes
+that are not axes of the site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peftc.expr.ir import Node
+    from peftc.expr.sizes import Size
+    from peftc.syntax.source import Span
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Where a tensor starts: `distribution(args)`, or the value `node`.
+
+    `distribution` is empty for a value, which is a scalar or of the tensor's axes.
+    """
+
+    distribution: str
+    args: tuple[float, ...] = ()
+    node: Node | None = None
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One tensor that a method adds."""
+
+    name: str
+    kind: Literal["param", "buffer"]
+    shared: bool
+    axes: tuple[Size, ...]
+    init: Initial
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Equation:
+    """One application of a method at one kind of site.
+
+    `rules` gives a new value for a target (places.TARGETS); in it, a leaf of the site
+    is the value before this method.  `losses` are scalars.  `origins` tells the text a
+    node came from.
+    """
+
+    declarations: tuple[Declaration, ...]
+    rules: Mapping[str, Node]
+    losses: tuple[Node, ...]
+    origins: Mapping[Node, Span]
