@@ -1,0 +1,461 @@
+"""Errors inside equations: names, axes and functions of a rule (230-249).
+
+In: nothing.  Out: the diagnostic classes that `peftc.expr.elaborate` raises.  Errors of
+a definition as a whole are in `definitions.py`, errors of knobs in `knobs.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftc.diagnostics.core import Diagnostic
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownVariable(Diagnostic):
+    """An equation uses a name that nothing defines.
+
+    Names come from the site (`W`, `x`, `y`, `h`, ...), from the tensors and local names
+    above in the same clause, from the knobs, and from the site's axes.
+
+    Wrong:
+
+        method m(alpha = 16) on linear { param l[out] = 0; y' = y + alhpa * l }
+
+    Right:
+
+        method m(alpha = 16) on linear { param l[out] = 0; y' = y + alpha * l }
+    """
+
+    code: ClassVar[str] = "PEFT230"
+    title: ClassVar[str] = "unknown name in an equation"
+    label: ClassVar[str] = "nothing here is called `{name}`"
+    help: ClassVar[str] = "{hint}"
+    name: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownFunction(Diagnostic):
+    """What stands before the parentheses is neither a function nor a tensor.
+
+    Wrong:
+
+        h' = h + U(gleu(D(h)))
+
+    Right:
+
+        h' = h + U(gelu(D(h)))
+    """
+
+    code: ClassVar[str] = "PEFT231"
+    title: ClassVar[str] = "unknown function"
+    label: ClassVar[str] = "`{name}` is neither a function nor a tensor"
+    help: ClassVar[str] = "{hint}"
+    name: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongArguments(Diagnostic):
+    """A function is called with arguments it does not take.
+
+    Each built-in has a fixed form: `kron(A, B)`, `drop(x, p)`, `norm(W, in)`,
+    `reshape(A, [out, in])`, `choose(flag, a, b)`.
+
+    Wrong:
+
+        W' = W + kron(A)
+
+    Right:
+
+        W' = W + kron(A, B)
+    """
+
+    code: ClassVar[str] = "PEFT232"
+    title: ClassVar[str] = "wrong arguments of a function"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "the form is `{form}`"
+    problem: str
+    form: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerAxesDiffer(Diagnostic):
+    """`A @ B` sums over the last axis of A and the first of B; these must be one axis.
+
+    Axes are the same when their size expressions are, not when their numbers happen to
+    agree: with `A[r, in]` and `B[out, r]`, `B @ A` is `[out, in]`, and `A @ B` would
+    multiply `in` with `out`.
+
+    Wrong:
+
+        param A[r, in], B[r, out] = 0
+        W' = W + B @ A
+
+    Right:
+
+        W' = W + B.T @ A
+    """
+
+    code: ClassVar[str] = "PEFT233"
+    title: ClassVar[str] = "inner axes differ"
+    label: ClassVar[str] = "{left} @ {right} contracts `{last}` with `{first}`"
+    help: ClassVar[str] = "{hint}"
+    left: str
+    right: str
+    last: str
+    first: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotLineUp(Diagnostic):
+    """`+ - * /` match operands by the names of their axes, and these do not match.
+
+    Both have the same axes, or the axes of one are among those of the other and occur
+    there once.  There is no broadcasting by position.
+
+    Wrong:
+
+        param l[in] = 1
+        y' = l * y                    # y is [b, t, out]
+
+    Right:
+
+        param l[out] = 1
+        y' = l * y
+    """
+
+    code: ClassVar[str] = "PEFT234"
+    title: ClassVar[str] = "operands cannot be lined up"
+    label: ClassVar[str] = "{small} against {large}: the second has {why} `{axis}`"
+    help: ClassVar[str] = "{hint}"
+    small: str
+    large: str
+    why: str
+    axis: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposeNeedsMatrices(Diagnostic):
+    """`@` composes matrices; it is not applied to activations.
+
+    A matrix is applied to an activation by a call, `M(x)`, which acts on the last axis.
+
+    Wrong:
+
+        y' = y + B @ A @ x
+
+    Right:
+
+        y' = y + B(A(x))
+    """
+
+    code: ClassVar[str] = "PEFT235"
+    title: ClassVar[str] = "`@` composes matrices"
+    label: ClassVar[str] = "here it stands between {left} and {right}"
+    help: ClassVar[str] = "{hint}"
+    left: str
+    right: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsAxes(Diagnostic):
+    """An operation needs a matrix (or a vector) and got something else.
+
+    `.T`, `kron`, `blockdiag`, `cayley` work on matrices, `diag` on a vector.
+
+    Wrong:
+
+        param l[out] = 1
+        W' = l.T * W
+
+    Right:
+
+        W' = l * W
+    """
+
+    code: ClassVar[str] = "PEFT236"
+    title: ClassVar[str] = "wrong number of axes"
+    label: ClassVar[str] = "{operation} needs {wanted}, this is {axes}"
+    help: ClassVar[str] = "{hint}"
+    operation: str
+    wanted: str
+    axes: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotApply(Diagnostic):
+    """`M(x)` needs the last axis of M to be the last axis of x.
+
+    A matrix `M[n, k]` takes `x[.., k]` to `[.., n]`; a vector `w[k]` to one number per
+    token.
+
+    Wrong:
+
+        param D[hidden, d] = 0
+        h' = h + U(D(h))              # h is [b, t, hidden]
+
+    Right:
+
+        param D[d, hidden] = 0
+        h' = h + U(D(h))
+    """
+
+    code: ClassVar[str] = "PEFT237"
+    title: ClassVar[str] = "a tensor cannot be applied to this"
+    label: ClassVar[str] = "{matrix} applied to {value}: the last axes must agree"
+    help: ClassVar[str] = "{hint}"
+    matrix: str
+    value: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexNotBound(Diagnostic):
+    """`P[k]` needs a `k` that an enclosing `sum[k: n]`, `blockdiag[k: n]`, ... binds.
+
+    Wrong:
+
+        W' = W + kron(P[k], S)
+
+    Right:
+
+        W' = W + sum[k: n](kron(P[k], S[k]))
+    """
+
+    code: ClassVar[str] = "PEFT238"
+    title: ClassVar[str] = "an index that nothing binds"
+    label: ClassVar[str] = "`{name}` is not bound here"
+    help: ClassVar[str] = "{hint}"
+    name: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexRange(Diagnostic):
+    """An index runs over a range that is not the axis it stands for.
+
+    `sum[k: n](P[k])` takes k over `n`; the first axis of P must be `n` as well.
+
+    Wrong:
+
+        param P[m, out, in] = 0
+        W' = W + sum[k: n](P[k])
+
+    Right:
+
+        W' = W + sum[k: m](P[k])
+    """
+
+    code: ClassVar[str] = "PEFT239"
+    title: ClassVar[str] = "an index does not fit the axis"
+    label: ClassVar[str] = "{problem}"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinderUnused(Diagnostic):
+    """The index of a binder does nothing in its body, or hides another name.
+
+    `sum[k: n](A)` would only multiply A by n.
+
+    Wrong:
+
+        W' = W + sum[k: n](kron(P, S[k]) * 0 + kron(P, T))
+
+    Right:
+
+        W' = W + sum[k: n](kron(P[k], S[k]))
+    """
+
+    code: ClassVar[str] = "PEFT240"
+    title: ClassVar[str] = "a binder whose index is of no use"
+    label: ClassVar[str] = "{problem}"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotASize(Diagnostic):
+    """An axis must be a size: the site's axes, knobs of type `size`, whole numbers, and
+    their sums, products and quotients.
+
+    Wrong:
+
+        method m(s: scale = 2) on linear { param A[s, in] = 0 ... }
+
+    Right:
+
+        method m(s: size = 2) on linear { param A[s, in] = 0 ... }
+    """
+
+    code: ClassVar[str] = "PEFT241"
+    title: ClassVar[str] = "not a size"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "{hint}"
+    problem: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DividedBySum(Diagnostic):
+    """A size is divided by a sum of sizes.
+
+    Sizes are compared symbolically before any number is known, which is decidable for
+    sums of products and quotients of names, not for quotients of sums.  Make the
+    quotient a knob: `d: size = hidden / (r + 1)`.
+    """
+
+    code: ClassVar[str] = "PEFT242"
+    title: ClassVar[str] = "a size is divided by a sum"
+    label: ClassVar[str] = "`{divisor}` is a sum of sizes"
+    help: ClassVar[str] = "give the quotient a name: a knob with this default"
+    divisor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReshapeChangesCount(Diagnostic):
+    """`reshape` keeps the elements, so the product of the sizes must stay the same.
+
+    Wrong:
+
+        W' = W + reshape(v, [out, in])     # with v[out]
+
+    Right:
+
+        W' = W + reshape(v, [out, in])     # with v[out*in]
+    """
+
+    code: ClassVar[str] = "PEFT243"
+    title: ClassVar[str] = "reshape changes the number of elements"
+    label: ClassVar[str] = "{before} cannot become {after}"
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSuchAxis(Diagnostic):
+    """A reduction names an axis that its operand does not have, or has twice.
+
+    Wrong:
+
+        m[out] = norm(W, hidden)
+
+    Right:
+
+        m[out] = norm(W, in)
+    """
+
+    code: ClassVar[str] = "PEFT244"
+    title: ClassVar[str] = "no such axis"
+    label: ClassVar[str] = "{axes} has {why} `{axis}`"
+    axes: str
+    why: str
+    axis: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotANumber(Diagnostic):
+    """A number is wanted that is known before any tensor is: one made of knobs, sizes
+    and literals.
+
+    Wrong:
+
+        y' = y + B(A(drop(x, W)))
+
+    Right:
+
+        y' = y + B(A(drop(x, dropout)))
+    """
+
+    code: ClassVar[str] = "PEFT245"
+    title: ClassVar[str] = "not a number"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "{hint}"
+    problem: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotCompute(Diagnostic):
+    """A number made of knobs and sizes has no value: a division by zero, the logarithm
+    of a negative number, or something too large.
+    """
+
+    code: ClassVar[str] = "PEFT246"
+    title: ClassVar[str] = "this number cannot be computed"
+    label: ClassVar[str] = "{problem}"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotAtThisPlace(Diagnostic):
+    """An equation reads a value of another kind of site.
+
+    A `linear` has `W`, `bias`, `x` and `y`; a `hidden` edge has `h`, the sublayer's
+    input `u` and the normed value `n`; a `norm` has its gain `g` and its offset `c`.
+
+    Wrong:
+
+        method m() on linear { param l[out] = 1; y' = l * h }
+
+    Right:
+
+        method m() on linear { param l[out] = 1; y' = l * y }
+    """
+
+    code: ClassVar[str] = "PEFT247"
+    title: ClassVar[str] = "no such value at this place"
+    label: ClassVar[str] = "`{name}` belongs to `on {other}`; `on {place}` has {names}"
+    name: str
+    other: str
+    place: str
+    names: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappedMisused(Diagnostic):
+    """A knob of type `method` stands for a whole method and is only called, with the
+    value it rewrites.
+
+    Wrong:
+
+        y' = y + sigmoid(w(x)) * inner
+
+    Right:
+
+        y' = y + sigmoid(w(x)) * (inner(y) - y)
+    """
+
+    code: ClassVar[str] = "PEFT248"
+    title: ClassVar[str] = "a wrapped method is misused"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "write `{knob}({example})`"
+    problem: str
+    knob: str
+    example: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchesDiffer(Diagnostic):
+    """The two values of a `choose` have different axes.
+
+    Wrong:
+
+        y' = choose(wide, l, y)
+
+    Right:
+
+        y' = choose(wide, l * y, y)
+    """
+
+    code: ClassVar[str] = "PEFT249"
+    title: ClassVar[str] = "the branches of `choose` differ"
+    label: ClassVar[str] = "if true {first}, otherwise {second}"
+    first: str
+    second: str
