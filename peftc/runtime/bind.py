@@ -1,0 +1,192 @@
+"""How added parameters enter a captured graph: as its own inputs, never by closure.
+
+In: a forward and the reads of a plan.  Out: a forward that first passes every adapted
+weight and every added tensor to an opaque call, the marker, which Dynamo keeps; and,
+from a captured graph, the `Binding` that the marker's arguments are.
+
+The marker is for the capture alone.  It refuses to run on real tensors, because then
+the graph is not ours and the methods would be missing.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.runtime import MarkerMissing, MarkersDisagree, RanUnadapted
+from peftc.runtime.names import ROWS, rows_path, scattered, tensor_path
+
+if TYPE_CHECKING:
+    from peftc.plan.types import Plan, Rewrite
+    from peftc.view import Site
+
+Forward: TypeAlias = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Read:
+    """One value the marker passes: a base parameter, or a tensor of a site."""
+
+    path: str
+    site: str = ""
+    """The site key of an added tensor; empty for a base parameter."""
+    name: str = ""
+    """The tensor's name in the plan, or ROWS."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the marker of one entry passes, in order; the same for every capture."""
+
+    signature: str
+    reads: tuple[Read, ...]
+    sites: tuple[str, ...]
+    owners: tuple[str, ...]
+    """Of each site, the module whose `training` says the site's mode."""
+
+
+def layout(plan: Plan, signature: str, within: str = "") -> Layout:
+    """The layout of the sites owned by a module at or below `within`."""
+    prefix = f"{within}." if within else ""
+    rewrites = [r for r in plan.rewrites if r.site.owner.startswith(prefix)]
+    reads = dict.fromkeys(read for r in rewrites for read in _reads(r))
+    sites = tuple(r.site.key for r in rewrites)
+    owners = tuple(r.site.owner for r in rewrites)
+    return Layout(f"{signature}:{within}", tuple(reads), sites, owners)
+
+
+def _reads(rewrite: Rewrite) -> list[Read]:
+    site = rewrite.site
+    base = [Read(path) for path in (site.weight, site.bias) if path]
+    tensors = [Read(tensor_path(site, t), site.key, t.name) for t in rewrite.tensors]
+    return base + tensors + _row_numbers(site)
+
+
+def _row_numbers(site: Site) -> list[Read]:
+    return [Read(rows_path(site), site.key, ROWS)] if scattered(site) else []
+
+
+# --- the marker -------------------------------------------------------------------
+
+
+@torch._dynamo.allow_in_graph
+def marker(
+    signature: str, modes: Sequence[bool], *values: torch.Tensor
+) -> torch.Tensor:
+    """Stand in the graph with all that the backend needs as arguments.
+
+    Raises:
+        PeftcError: when run on anything but Dynamo's fake tensors.
+    """
+    if not all(isinstance(value, FakeTensor) for value in values):
+        why = "its forward was run, not the graph that peftc rewrote"
+        raise fail(RanUnadapted(why=why))
+    return torch.empty(0)
+
+
+def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
+    """The forward that Dynamo traces: the marker, then the original.
+
+    It has a code object of its own, so that its captures do not count against those of
+    other models in the process.
+    """
+    signature = plan.signature
+    reads = [_place(model, read.path) for read in plan.reads]
+    owners = [model.get_submodule(owner) for owner in plan.owners]
+
+    def peftc_forward(*args: Any, **kwargs: Any) -> Any:
+        values = [getattr(module, name) for module, name in reads]
+        modes = [owner.training for owner in owners]
+        marker(signature, modes, *values)
+        return original(*args, **kwargs)
+
+    return types.FunctionType(
+        peftc_forward.__code__.replace(),
+        peftc_forward.__globals__,
+        peftc_forward.__name__,
+        None,
+        peftc_forward.__closure__,
+    )
+
+
+def _place(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    owner, _, name = path.rpartition(".")
+    return model.get_submodule(owner), name
+
+
+# --- reading a captured graph ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What the inputs of a captured graph are.
+
+    `base`: placeholder to path, for every parameter of the base; `tensors`: site key,
+    then tensor name, to placeholder; `training`: the mode of each site.
+    """
+
+    base: Mapping[fx.Node, str]
+    tensors: Mapping[str, Mapping[str, fx.Node]]
+    training: Mapping[str, bool]
+
+
+def read(
+    graph: fx.Graph, layouts: Iterable[Layout], named: Mapping[int, str]
+) -> Binding:
+    """Read the markers of a graph and erase them.
+
+    `named` gives the path of a base parameter by its identity, for those that the
+    marker does not pass.
+
+    Raises:
+        PeftcError: without a marker, or if two markers disagree.
+    """
+    markers = [n for n in graph.nodes if n.op == "call_function" and n.target is marker]
+    if not markers:
+        raise fail(MarkerMissing(nodes=len(graph.nodes)))
+    by_signature = {one.signature: one for one in layouts}
+    base = dict(_by_identity(graph, named))
+    values: dict[Read, fx.Node] = {}
+    training: dict[str, bool] = {}
+    for node in markers:
+        signature, modes, *arguments = node.args
+        one = by_signature[signature]
+        _agree(values, dict(zip(one.reads, arguments, strict=True)))
+        _agree(training, dict(zip(one.sites, modes, strict=True)))
+        graph.erase_node(node)
+    base |= {node: read.path for read, node in values.items() if not read.site}
+    return Binding(base, _tensors(values), training)
+
+
+def _by_identity(
+    graph: fx.Graph, named: Mapping[int, str]
+) -> Iterable[tuple[fx.Node, str]]:
+    for node in graph.find_nodes(op="placeholder"):
+        argument = node.meta.get("grapharg")
+        path = named.get(id(argument.example)) if argument is not None else None
+        if path is not None:
+            yield node, path
+
+
+def _agree(known: dict[Any, Any], new: Mapping[Any, Any]) -> None:
+    for key, value in new.items():
+        if known.setdefault(key, value) is not value:
+            name = key.path if isinstance(key, Read) else key
+            raise fail(MarkersDisagree(name=name))
+
+
+def _tensors(
+    values: Mapping[Read, fx.Node],
+) -> Mapping[str, Mapping[str, fx.Node]]:
+    tensors: dict[str, dict[str, fx.Node]] = {}
+    for one, node in values.items():
+        if one.site:
+            tensors.setdefault(one.site, {})[one.name] = node
+    return tensors

@@ -1,0 +1,156 @@
+"""The parameters that a plan adds, in the model.
+
+In: a model and a Plan.  Out: the model with a child `peftc` under each site's owner,
+its base frozen, and a record with which `detach` takes everything back.  Everything is
+checked and built before the model is touched, so an error leaves it as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import nn
+
+from peftc.runtime.fit import check_fit
+from peftc.runtime.initial import Evaluate, initial_value
+from peftc.runtime.names import CHILD, ROWS, scattered, tensor_parts
+
+if TYPE_CHECKING:
+    from peftc.plan.types import AddedTensor, Plan, Rewrite
+    from peftc.view import Rows, Site
+
+EvaluateAt: TypeAlias = "Mapping[str, Evaluate]"
+"""By site key: what evaluates the initial values that read the base."""
+
+
+class Slot(nn.Module):
+    """Holds added tensors, or other slots: the child `peftc`, a role, an instance."""
+
+    def slot(self, name: str) -> Slot:
+        """The slot below this one, made if missing."""
+        if name not in self._modules:
+            self.add_module(name, Slot())
+        child = self._modules[name]
+        assert isinstance(child, Slot)
+        return child
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What `attach` did: the owners that got a child, and the flags it changed."""
+
+    owners: tuple[str, ...]
+    trained: tuple[str, ...]
+    """Base parameters that required gradients before."""
+
+
+def attach(
+    model: nn.Module, plan: Plan, evaluate: EvaluateAt | None = None
+) -> Attached:
+    """Add the plan's tensors to the model and freeze the base.
+
+    Raises:
+        PeftcError: if the plan does not fit the model; nothing is changed then.
+    """
+    check_fit(model, plan)
+    slots = _build(model, plan, evaluate or {})
+    trained = tuple(n for n, p in model.named_parameters() if p.requires_grad)
+    model.requires_grad_(False)
+    for owner, slot in slots.items():
+        model.get_submodule(owner).add_module(CHILD, slot)
+    return Attached(tuple(slots), trained)
+
+
+def detach(model: nn.Module, attached: Attached) -> None:
+    """Take back what `attach` did."""
+    for owner in attached.owners:
+        model.get_submodule(owner)._modules.pop(CHILD)
+    for name in attached.trained:
+        model.get_parameter(name).requires_grad_(True)
+
+
+def _build(
+    model: nn.Module, plan: Plan, evaluate: EvaluateAt
+) -> Mapping[str, Slot]:
+    """The child for each owner, outside the model still."""
+    slots: dict[str, Slot] = {}
+    shared: dict[tuple[str, str], torch.Tensor] = {}
+    for rewrite in plan.rewrites:
+        site = rewrite.site
+        top = slots.setdefault(site.owner, Slot())
+        like = _like(model, site)
+        for tensor in rewrite.tensors:
+            key = (tensor.shared or site.key, tensor.name)
+            if key not in shared:
+                at = evaluate.get(site.key)
+                shared[key] = _make(tensor, plan, site, like, at)
+            _register(top, site, tensor.name, shared[key])
+        if site.rows is not None and scattered(site):
+            role = top.slot(tensor_parts(site, "")[1])
+            role.register_buffer(ROWS, _numbers(site.rows, like), persistent=False)
+    return slots
+
+
+def _like(model: nn.Module, site: Site) -> torch.Tensor:
+    """A base tensor with the site's device and dtype."""
+    if site.weight:
+        return model.get_parameter(site.weight)
+    first = next(model.get_submodule(site.owner).parameters(), None)
+    return first if first is not None else next(model.parameters())
+
+
+def tensor_dtype(rule: str, base: torch.dtype) -> torch.dtype:
+    """The dtype of new tensors: `auto` never trains in less than float32."""
+    if rule != "auto":
+        dtype = getattr(torch, rule)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    wide = base.is_floating_point and base.itemsize >= 4
+    return base if wide else torch.float32
+
+
+def _make(
+    tensor: AddedTensor,
+    plan: Plan,
+    site: Site,
+    like: torch.Tensor,
+    evaluate: Evaluate | None,
+) -> torch.Tensor:
+    dtype = tensor_dtype(plan.dtype, like.dtype)
+    if like.is_meta:
+        value = torch.empty(tensor.shape, dtype=dtype, device="meta")
+    else:
+        value = initial_value(tensor, plan.seed, site.key, dtype, evaluate)
+    value = value.to(like.device)
+    return nn.Parameter(value) if tensor.kind == "param" else value
+
+
+def _register(top: Slot, site: Site, name: str, value: torch.Tensor) -> None:
+    _, *path, leaf = tensor_parts(site, name)
+    slot = top
+    for part in path:
+        slot = slot.slot(part)
+    if isinstance(value, nn.Parameter):
+        slot.register_parameter(leaf, value)
+    else:
+        slot.register_buffer(leaf, value)
+
+
+def _numbers(rows: Rows, like: torch.Tensor) -> torch.Tensor:
+    ranges = [torch.arange(first, last, device=like.device) for first, last in rows]
+    return torch.cat(ranges)
+
+
+def added(model: nn.Module, plan: Plan) -> Iterator[tuple[Rewrite, AddedTensor, str]]:
+    """Every added tensor that is stored once, with its rewrite and its path."""
+    seen: set[tuple[str, str]] = set()
+    for rewrite in plan.rewrites:
+        for tensor in rewrite.tensors:
+            key = (tensor.shared or rewrite.site.key, tensor.name)
+            if key not in seen:
+                seen.add(key)
+                parts = tensor_parts(rewrite.site, tensor.name)
+                yield rewrite, tensor, ".".join((rewrite.site.owner, *parts))
