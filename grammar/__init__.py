@@ -1,1 +1,4 @@
-"""The grammars, one `.lark` file per language; read with importlib.resources."""
+"""The grammar of `.peft` texts: `peft.lark` has the rules, `terminals.lark` the words.
+
+Read by `peftc.syntax.grammar`; editor grammars can be generated from the terminals.
+"""

@@ -31,8 +31,8 @@ class Source:
 
     def line(self, number: int) -> str:
         """The text of a line (from one), without its line break."""
-        lines = self.text.splitlines()
-        return lines[number - 1] if number <= len(lines) else ""
+        lines = self.text.split("\n")  # not splitlines: `position` counts "\n" alone
+        return lines[number - 1].removesuffix("\r") if number <= len(lines) else ""
 
 
 @dataclass(frozen=True)
