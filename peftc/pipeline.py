@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,6 +124,9 @@ def check_order(passes: Sequence[Pass], given: Iterable[Fact]) -> None:
 Watcher = Callable[[str, Any], None]
 """Called after each pass with its name and what it made."""
 
+Guard = Callable[[str, Plan], AbstractContextManager[object]]
+"""Entered around each pass with its name and the plan it was given."""
+
 
 @dataclass(frozen=True)
 class Manager:
@@ -130,11 +134,13 @@ class Manager:
 
     passes: tuple[Pass, ...]
     watch: Watcher | None = None
+    guard: Guard = lambda name, plan: nullcontext()
     seconds: dict[str, float] = field(default_factory=dict)
 
     def _timed(self, one: Pass, *args: Any) -> Any:
         start = time.perf_counter()
-        result = one.run(*args)
+        with self.guard(one.name, args[-1]):
+            result = one.run(*args)
         self.seconds[one.name] = time.perf_counter() - start
         return result
 

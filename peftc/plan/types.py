@@ -105,12 +105,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The base a plan was made for."""
+    """The base a plan was made for; `bytes` are those of its parameters."""
 
     architecture: str
     config_hash: str
     parameters: int
     layers: int
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""Say for every rewrite whether it can go into the weights, and why not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from peftc.expr.merge import Merged, derive_merge as derive
+from peftc.pipeline import Fact, plan_pass
+from peftc.plan.equations import composed, definitions, environment, same_shape
+from peftc.plan.types import Merge, Plan, Rewrite
+from peftc.syntax.ast import Method
+
+
+@plan_pass("derive-merge", requires={Fact.CHECKED}, ensures={Fact.MERGES_KNOWN})
+def derive_merge(plan: Plan) -> Plan:
+    """Read the merge class off the equation, once for equal sites.
+
+    rewrite:
+        site s { apply ... }  ->  site s { apply ...; merge exact }
+        site s { apply ... }  ->  site s { apply ...; merge none "h passes through gelu" }
+
+    guards: none; a refusal is a result.
+    """
+    methods = definitions(plan)
+    merges = {}
+    for group in same_shape(plan.rewrites).values():
+        merge = _merge(group[0], methods)
+        merges |= {rewrite.site.key: merge for rewrite in group}
+    rewrites = (replace(r, merge=merges[r.site.key]) for r in plan.rewrites)
+    return replace(plan, rewrites=tuple(rewrites))
+
+
+def _merge(rewrite: Rewrite, methods: dict[str, Method]) -> Merge:
+    result = derive(composed(rewrite, methods), environment(rewrite), rewrite.site)
+    if isinstance(result, Merged):
+        return Merge("exact+bias" if result.creates_bias else "exact")
+    place = f" ({result.span})" if result.span else ""
+    return Merge("none", f"{result.reason}{place}")

@@ -1,0 +1,95 @@
+"""The Python interface: compile, plan, load, explain.
+
+In: models, specs and adapters.  Out: the same model object with the spec's methods in
+its forward, plans, and explanations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from peftc.driver import compile_model, install_plan, make_plan, read_spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from peftc.plan.types import Plan
+
+Model = TypeVar("Model", bound="nn.Module")
+
+
+def compile(
+    model: Model,
+    spec: str | Path,
+    *,
+    seed: int = 0,
+    dtype: str = "auto",
+    backend: str = "eager",
+) -> Model:
+    """Compile a spec into a model.
+
+    Args:
+        model: a transformers model; it stays the same object with the same base
+            parameters, which are frozen.
+        spec: the text of a spec, or the path of a `.peft` file.
+        seed: initial values depend on it, the site and the tensor's name alone.
+        dtype: of new tensors; `auto` is float32 for a base below float32, else the
+            base's.
+        backend: what runs the rewritten graph: `eager`, `aot_eager` or `inductor`.
+
+    Returns:
+        `model`, with its handle at `model.peftc`.
+
+    Raises:
+        PeftcError: with diagnostics; the model is then as it was.
+    """
+    source = read_spec(spec)
+    compile_model(model, source, seed=seed, dtype=dtype, backend=backend)
+    return model
+
+
+def plan(
+    spec: str | Path, model: Any, *, seed: int = 0, dtype: str = "auto"
+) -> Plan:
+    """What a spec would do to a model; nothing is changed and no weights are needed.
+
+    Args:
+        spec: the text of a spec, or the path of a `.peft` file.
+        model: a model, a transformers configuration, or the path of a folder or
+            config.json; the latter two are built on the meta device.
+
+    Raises:
+        PeftcError: with diagnostics.
+    """
+    from torch import nn
+
+    from peftc.sites.view import model_view, view_from_config
+
+    source = read_spec(spec)
+    view = model_view(model) if isinstance(model, nn.Module) else view_from_config(model)
+    return make_plan(source, view, seed=seed, dtype=dtype)
+
+
+def load(
+    model: Model, folder: str | Path, *, any_base: bool = False, backend: str = "eager"
+) -> Model:
+    """Put a saved adapter on its base model.
+
+    Args:
+        folder: what `model.peftc.save` wrote.
+        any_base: take a base whose weights differ from those the adapter was made on.
+
+    Raises:
+        PeftcError: if the file is damaged or the base is another; the model is then as
+            it was.
+    """
+    from peftc.plan.parse import parse_plan
+    from peftc.runtime.state import read_adapter
+
+    adapter = read_adapter(Path(folder))
+    read = parse_plan(adapter.plan, "<plan of the adapter>")
+    install_plan(
+        model, read, adapter.spec, adapter=adapter, any_base=any_base, backend=backend
+    )
+    return model

@@ -1,0 +1,87 @@
+"""`peftc compile SPEC MODEL -o DIR`: the artefact of a compilation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from peftc.cli.guard import guarded
+from peftc.cli.options import (
+    Json,
+    Model,
+    PrintIR,
+    RandomInit,
+    Seed,
+    Spec,
+    load_model,
+    watcher,
+)
+from peftc.cli.output import check_replaceable, console, say, whole_folder
+from peftc.cli.summary import summary
+from peftc.codegen.text import torch_text
+from peftc.driver import check, compile_model, read_spec
+from peftc.plan.print import plan_text
+from peftc.plan.record import plan_record
+from peftc.syntax.parse import parse
+from peftc.syntax.print import format_file
+
+if TYPE_CHECKING:
+    from peftc.plan.types import Plan
+    from peftc.runtime.handle import Handle
+    from peftc.syntax.source import Source
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
+
+
+@guarded
+def command(
+    spec: Spec,
+    model: Model,
+    output: Output,
+    seed: Seed = 0,
+    random_init: RandomInit = None,
+    as_json: Json = False,
+    print_ir: PrintIR = False,
+) -> None:
+    """Compile a spec into a model: plan, rewritten graph, initial parameters."""
+    source = read_spec(spec)
+    check(source)
+    check_replaceable(output)
+    base = load_model(model, random_init)
+    handle = compile_model(base, source, seed=seed, watch=watcher(print_ir))
+    with whole_folder(output) as folder:
+        _write(handle, source, folder)
+    if as_json:
+        print(json.dumps(plan_record(handle.plan), indent=2))
+    else:
+        console().print(summary(handle.plan))
+    say(f"wrote {output}")
+
+
+def _write(handle: Handle, source: Source, folder: Path) -> None:
+    """The files of the artefact."""
+    plan = handle.plan
+    texts = {
+        "spec.peft": format_file(parse(source)),
+        "plan.txt": plan_text(plan),
+        "plan.json": json.dumps(plan_record(plan), indent=2) + "\n",
+        "graph.txt": handle.graph(),
+        "programs.py": _programs(plan),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    handle.save(folder)
+
+
+def _programs(plan: Plan) -> str:
+    """Each distinct program once, as a readable torch function."""
+    functions: dict[str, str] = {}
+    for rewrite in plan.rewrites:
+        for program in rewrite.programs:
+            name = f"{rewrite.site.role or 'linear'}_{len(functions)}"
+            functions.setdefault(torch_text(program, "NAME"), name)
+    made = (text.replace("NAME", name) for text, name in functions.items())
+    return "\n\n".join(made) + "\n"

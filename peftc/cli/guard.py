@@ -1,0 +1,53 @@
+"""What every command does when something goes wrong.
+
+In: a command's function.  Out: the same function, which ends in a rendered diagnostic
+and the exit code that belongs to it, never in a traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from peftc.cli.output import colored, say
+from peftc.diagnostics.core import PeftcError
+from peftc.diagnostics.render import render_all, to_json
+from peftc.reproducer import Reproducer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+INTERRUPTED = 130
+
+
+def guarded(command: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a command; `as_json=True` among its arguments puts errors on stdout."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        crash = Reproducer(str(kwargs.get("spec", "")), str(kwargs.get("model", "")))
+        try:
+            with crash.around(command.__module__.rpartition(".")[2]):
+                return command(*args, **kwargs)
+        except PeftcError as error:
+            report(error, as_json=bool(kwargs.get("as_json")))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say("interrupted; nothing was written")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+def report(error: PeftcError, *, as_json: bool) -> None:
+    """Show all diagnostics of an error, for a person or for a program."""
+    if as_json:
+        print(json.dumps(to_json(error.diagnostics), indent=2))
+        return
+    text = render_all(error.diagnostics, color=colored(sys.stderr))
+    print(text, file=sys.stderr)

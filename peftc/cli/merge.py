@@ -1,0 +1,33 @@
+"""`peftc merge ADAPTER MODEL -o DIR`: a plain model with the adapter in its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftc.cli.guard import guarded
+from peftc.cli.options import Adapter, Model, RandomInit, load_model
+from peftc.cli.output import check_replaceable, say, whole_folder
+
+MARKER = "config.json"
+
+
+@guarded
+def command(
+    adapter: Adapter,
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    random_init: RandomInit = None,
+) -> None:
+    """Merge a saved adapter into its base and write a plain model folder."""
+    check_replaceable(output, MARKER)
+
+    from peftc.api import load
+
+    tuned = load(load_model(model, random_init), adapter)
+    tuned.peftc.merge()
+    with whole_folder(output, MARKER) as folder:
+        tuned.save_pretrained(folder, merge=True)
+    say(f"wrote {output}")

@@ -1,0 +1,59 @@
+"""Options that several commands share, and what they mean.
+
+In: strings of the command line.  Out: annotated types for typer, and watchers that
+print what passes make.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from peftc.plan.print import plan_text
+from peftc.plan.types import Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Spec: TypeAlias = Annotated[str, typer.Argument(help="A .peft file, or a spec as text.")]
+Model: TypeAlias = Annotated[
+    str, typer.Argument(help="A folder with config.json, a config.json, or a hub name.")
+]
+Adapter: TypeAlias = Annotated[
+    Path, typer.Argument(help="A folder with adapter.safetensors.")
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="Seed of the initial values.", min=0)]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="For programs.")]
+RandomInit: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Random base weights of this seed, for a bare config.json."),
+]
+PrintIR: TypeAlias = Annotated[
+    bool, typer.Option("--print-ir-after-all", help="Show what every pass made.")
+]
+
+
+def watcher(enabled: bool) -> Callable[[str, Any], None] | None:
+    """A watcher that prints plans and graphs to stderr, if wanted."""
+    return _print_ir if enabled else None
+
+
+def _print_ir(name: str, made: Any) -> None:
+    print(f"=== after {name}", file=sys.stderr)
+    if isinstance(made, Plan):
+        print(plan_text(made), file=sys.stderr)
+    else:
+        from peftc.rewrite.print import graph_text
+
+        print(graph_text(made), file=sys.stderr)
+
+
+def load_model(model: str, random_init: int | None = None) -> nn.Module:
+    """The model of a command line, with its weights."""
+    from peftc.sites.load import load
+
+    return load(model, random_init=random_init)

@@ -1,0 +1,118 @@
+"""A plan for people: what is rewritten where, and what it costs.
+
+In: a `Plan`.  Out: a rich table in which equal sites of several layers are one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from peftc.plan.types import Application, Memory, Plan, Rewrite
+
+
+def summary(plan: Plan) -> RenderableType:
+    """The table of sites, then totals."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("site", "layers", "shape", "methods", "tensors"):
+        table.add_column(column, overflow="fold")
+    table.add_column("trainable", justify="right")
+    table.add_column("merge", overflow="fold")
+    for group in _groups(plan.rewrites):
+        table.add_row(*_row(group))
+    return Group(table, Text(), *(Text(line) for line in _totals(plan)))
+
+
+def _groups(rewrites: Sequence[Rewrite]) -> Iterable[list[Rewrite]]:
+    """Rewrites alike in everything but the layer."""
+    groups: dict[object, list[Rewrite]] = {}
+    for rewrite in rewrites:
+        groups.setdefault(_row([rewrite])[:1] + _row([rewrite])[2:], []).append(rewrite)
+    return groups.values()
+
+
+def _row(group: list[Rewrite]) -> tuple[str, ...]:
+    first = group[0]
+    site = first.site
+    trainable = sum(t.count for t in first.tensors if t.kind == "param")
+    reason = f": {first.merge.reason}" if first.merge.reason else ""
+    return (
+        _role(first),
+        _layers([r.site.layer for r in group if r.site.layer is not None]),
+        " x ".join(str(n) for _, n in sorted(site.sizes, reverse=True)),
+        " + ".join(_call(a) for a in first.applications),
+        ", ".join(f"{t.name}[{','.join(map(str, t.shape))}]" for t in first.tensors),
+        f"{trainable * len(group):,}",
+        first.merge.kind + reason,
+    )
+
+
+def _role(rewrite: Rewrite) -> str:
+    site = rewrite.site
+    parts = (site.stack, "cross" if site.cross else "", site.role or site.owner)
+    rows = f" ({len(site.rows)} row range{'s'[: len(site.rows) > 1]})" if site.rows else ""
+    return ".".join(p for p in parts if p) + rows
+
+
+def _call(application: Application) -> str:
+    knobs = ", ".join(f"{n}={_plain(v)}" for n, v in application.knobs)
+    inner = ", ".join(_call(part) for part in application.wraps)
+    return f"{application.instance}({', '.join(p for p in (inner, knobs) if p)})"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _layers(layers: Sequence[int]) -> str:
+    """`0..5`, `0, 2..4`."""
+    return ", ".join(_ranges(sorted(layers)))
+
+
+def _ranges(layers: Sequence[int]) -> Iterator[str]:
+    start = previous = None
+    for layer in (*layers, None):
+        if start is not None and (layer is None or layer != previous + 1):
+            yield str(start) if start == previous else f"{start}..{previous}"
+            start = None
+        start = layer if start is None else start
+        previous = layer
+
+
+def _totals(plan: Plan) -> Iterator[str]:
+    base = plan.model.parameters
+    share = 100 * plan.trainable / base if base else 0
+    yield (
+        f"{plan.model.architecture}: {base:,} parameters, {plan.trainable:,} trainable"
+        f" ({share:.3f} %), {len(plan.rewrites)} sites, seed {plan.seed}"
+    )
+    if plan.memory:
+        yield _memory(plan.memory)
+    yield from (f"note: {note}" for note in plan.notes)
+
+
+def _memory(memory: Memory) -> str:
+    added = memory.parameters + memory.gradients + memory.optimizer
+    return (
+        f"memory: base {_size(memory.base)}, parameters with gradients and AdamW"
+        f" {_size(added)}, activations {_size(memory.activations)}"
+        f" at batch {memory.batch} x {memory.tokens} tokens"
+    )
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

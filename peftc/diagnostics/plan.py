@@ -1,0 +1,141 @@
+"""Errors of building and reading plans (3xx).
+
+In: nothing.  Out: the diagnostic classes that `peftc.plan` and plan passes raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftc.diagnostics.core import Diagnostic
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotWholeAtSite(Diagnostic):
+    """The size of a tensor is not a whole number at some site.
+
+    Axes may be quotients such as `out/a1`; whether they are whole depends on the model.
+    Sizes are never padded.  Choose a knob that divides, or let the method's default
+    choose one.
+    """
+
+    code: ClassVar[str] = "PEFT301"
+    title: ClassVar[str] = "a size does not divide"
+    label: ClassVar[str] = "{tensor}: {size} is {value} at `{site}` ({numbers})"
+    help: ClassVar[str] = "{hint}"
+    tensor: str
+    size: str
+    value: str
+    site: str
+    numbers: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooLarge(Diagnostic):
+    """A plan would add more than the base model can plausibly carry.
+
+    The sizes are computed before anything is allocated.  The limit is four times the
+    base's parameters plus 2^24, for all added tensors together.
+    """
+
+    code: ClassVar[str] = "PEFT302"
+    title: ClassVar[str] = "the plan adds too much"
+    label: ClassVar[str] = "{added:,} scalars would be added to a base of {base:,}"
+    notes: ClassVar[tuple[str, ...]] = ("the largest is {largest}",)
+    help: ClassVar[str] = "choose smaller sizes"
+    added: int
+    base: int
+    largest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiedWeight(Diagnostic):
+    """A method is applied to a weight that is tied to another parameter.
+
+    The embedding and the head of many models are one tensor.  Rewriting one reader of
+    it would untie them without a word.
+    """
+
+    code: ClassVar[str] = "PEFT303"
+    title: ClassVar[str] = "the weight is tied"
+    label: ClassVar[str] = "`{site}` shares its weight with `{other}`"
+    help: ClassVar[str] = (
+        "untie the model first (`tie_word_embeddings=False`), or leave the site out"
+    )
+    site: str
+    other: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossNotSupported(Diagnostic):
+    """A method adds a term to the loss, and this version has no training plan for it.
+
+    The term would be dropped in silence; so the method is refused.
+    """
+
+    code: ClassVar[str] = "PEFT304"
+    title: ClassVar[str] = "loss terms are not supported yet"
+    label: ClassVar[str] = "`{method}` adds to the loss"
+    method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTap(Diagnostic):
+    """An equation reads `u` or `n`, and the model's graph does not show that value.
+
+    `u` is the input of the sublayer, `n` the edge as the following norm would give it.
+    At this site the dataflow did not lead to one, and peftc does not guess.
+    """
+
+    code: ClassVar[str] = "PEFT305"
+    title: ClassVar[str] = "the equation reads a value that was not found"
+    label: ClassVar[str] = "`{method}` reads `{name}`, which `{site}` does not have"
+    method: str
+    name: str
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadablePlan(Diagnostic):
+    """A plan text does not follow the format.
+
+    Plans are printed by `peftc plan --text`; one that was edited by hand or damaged is
+    refused at the first line that does not fit.
+    """
+
+    code: ClassVar[str] = "PEFT306"
+    title: ClassVar[str] = "cannot read this plan"
+    label: ClassVar[str] = "{problem}"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotInThisModel(Diagnostic):
+    """A plan names a site that the model does not have, or has with other sizes.
+
+    A plan belongs to one base model; make a new one for another.
+    """
+
+    code: ClassVar[str] = "PEFT307"
+    title: ClassVar[str] = "the plan is for another model"
+    label: ClassVar[str] = "{problem}"
+    exit_code: ClassVar[int] = 4
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsEvaluationOrder(Diagnostic):
+    """No order of evaluation was found for an equation at a site.
+
+    The equation's views cut an axis in ways that do not nest, or it has more terms than
+    the planner takes on.  Write the equation with fewer nested reshapes, or as a sum of
+    methods.
+    """
+
+    code: ClassVar[str] = "PEFT308"
+    title: ClassVar[str] = "the equation cannot be ordered"
+    label: ClassVar[str] = "{problem} at `{site}`"
+    problem: str
+    site: str

@@ -1,0 +1,125 @@
+"""The stages in order, one line each; the only file that knows them all.
+
+In: a spec (text or path) and a model, a configuration or its path.  Out: requests, a
+plan, or the compiled model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.resolve import CannotUse
+from peftc.passes import GRAPH_PIPELINE, PLAN_PIPELINE
+from peftc.pipeline import Guard, Manager, Watcher, load
+from peftc.plan.build import build
+from peftc.reproducer import Reproducer
+from peftc.resolve.files import LARGEST_FILE, gather
+from peftc.resolve.requests import Request, requests
+from peftc.resolve.spec import apply_to
+from peftc.syntax.source import Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from peftc.plan.types import Plan
+    from peftc.runtime.handle import Handle
+    from peftc.view import ModelView
+
+
+def read_spec(spec: str | Path) -> Source:
+    """A spec as a source: the file if it is a path to one, else the text itself.
+
+    Raises:
+        PeftcError: PEFT270 if it looks like a file and cannot be read as one.
+    """
+    if isinstance(spec, str) and not _is_path(spec):
+        return Source("<spec>", spec)
+    path = Path(spec)
+    if not path.is_file():
+        raise fail(CannotUse(problem=f"there is no spec file `{path}`"))
+    if path.stat().st_size > LARGEST_FILE:
+        raise fail(CannotUse(problem=f"`{path}` is too large for a spec"))
+    try:
+        return Source(str(path), path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise fail(CannotUse(problem=f"`{path}` cannot be read: {error}")) from None
+
+
+def _is_path(text: str) -> bool:
+    """A one-word text that ends in .peft names a file."""
+    return text.endswith(".peft") and len(text) < 4096 and "\n" not in text
+
+
+def _root(source: Source) -> Path:
+    """The folder a spec may read from: its own; of a text, the current one."""
+    return Path() if source.name.startswith("<") else Path(source.name).parent
+
+
+def check(source: Source) -> tuple[Request, ...]:
+    """Text to requests: all that can be known without a model."""
+    return requests(gather(source, _root(source)))
+
+
+def make_plan(
+    source: Source,
+    view: ModelView,
+    *,
+    seed: int = 0,
+    dtype: str = "auto",
+    watch: Watcher | None = None,
+) -> Plan:
+    """Text and view to the refined plan.
+
+    Raises:
+        PeftcError: with the errors of the first stage that found any.
+    """
+    reproducer = Reproducer(source.text, view.architecture)
+    with reproducer.around("front end"):
+        asked = check(source)
+        spec = apply_to(asked, view)
+        built = build(spec, view, seed=seed, dtype=dtype)
+        if watch:
+            watch("build", built)
+    passes = load(PLAN_PIPELINE)
+    return Manager(passes, watch, guard=reproducer.around).refine(built)
+
+
+def compile_model(
+    model: nn.Module,
+    source: Source,
+    *,
+    seed: int = 0,
+    dtype: str = "auto",
+    watch: Watcher | None = None,
+    **options: Any,
+) -> Handle:
+    """Plan a spec for a model and install it; the model keeps its identity.
+
+    `options` go to `runtime.install` (backend, ...).
+
+    Raises:
+        PeftcError: the model is then as it was.
+    """
+    from peftc.sites.view import model_view
+
+    view = model_view(model)
+    plan = make_plan(source, view, seed=seed, dtype=dtype, watch=watch)
+    return install_plan(model, plan, source.text, watch=watch, **options)
+
+
+def install_plan(
+    model: nn.Module,
+    plan: Plan,
+    spec: str,
+    *,
+    watch: Watcher | None = None,
+    **options: Any,
+) -> Handle:
+    """Install a finished plan, new or read from an adapter."""
+    from peftc.runtime.install import install
+
+    guard: Guard = Reproducer(spec, plan.model.architecture).around
+    manager = Manager(load(GRAPH_PIPELINE), watch, guard=guard)
+    return install(model, plan, spec, manager, **options)

@@ -1,0 +1,192 @@
+"""From the Spec to the Plan: every application at its site, with its tensors.
+
+In: `Applied`s and the `ModelView` they were resolved against.  Out: a `Plan` whose
+merge classes, programs and memory the plan passes fill in.  Nothing is allocated: all
+sizes are Python integers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+from peftc.diagnostics.core import Diagnostics, PeftcError, fail
+from peftc.diagnostics.plan import LossNotSupported, NotWholeAtSite, TiedWeight
+from peftc.expr.ir import Literal
+from peftc.expr.knobs import bind_knobs
+from peftc.expr.sizes import NotWhole, Size
+from peftc.plan.equations import equation_of, knob_sizes
+from peftc.plan.types import AddedTensor, Application, ModelFacts, Plan, Rewrite
+from peftc.syntax import ast
+from peftc.syntax.print import print_expr
+
+if TYPE_CHECKING:
+    from peftc.expr.equation import Declaration
+    from peftc.resolve.spec import Applied
+    from peftc.syntax.source import Span
+    from peftc.view import ModelView, Site
+
+
+DTYPE_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "uint8": 1,
+    "int8": 1,
+}
+
+
+def build(
+    spec: Sequence[Applied], view: ModelView, *, seed: int = 0, dtype: str = "auto"
+) -> Plan:
+    """Make the plan of a spec for a model.
+
+    Raises:
+        PeftcError: with every error of knobs and sizes at any site.
+    """
+    count = sum(prod(p.shape) for p in view.parameters)
+    size = sum(prod(p.shape) * DTYPE_BYTES.get(p.dtype, 4) for p in view.parameters)
+    facts = ModelFacts(view.architecture, view.config_hash, count, view.layers, size)
+    methods = dict(_methods(spec))
+    rewrites = _rewrites(spec, view)
+    return Plan(facts, seed, dtype, tuple(methods.values()), rewrites)
+
+
+def _methods(spec: Sequence[Applied]) -> Iterator[tuple[str, ast.Method]]:
+    """Every method that is applied, wrapped ones too, in order of appearance."""
+    for applied in spec:
+        yield applied.method.name, applied.method
+        yield from _methods(applied.inner)
+
+
+def _rewrites(spec: Sequence[Applied], view: ModelView) -> tuple[Rewrite, ...]:
+    errors = Diagnostics()
+    groups = _groups(spec)
+    at: dict[str, list[Applied]] = {}
+    for applied in spec:
+        at.setdefault(applied.site.key, []).append(applied)
+    found = []
+    for site in view.sites:
+        try:
+            found += [_rewrite(site, at[site.key], groups)] if site.key in at else []
+        except PeftcError as error:
+            errors.absorb(error)
+    errors.check()
+    return tuple(found)
+
+
+def _groups(spec: Sequence[Applied]) -> Mapping[Span, str]:
+    """A name for each application in the spec; its sites may share tensors."""
+    names: dict[Span, str] = {}
+    counts: Counter[str] = Counter()
+    for applied in spec:
+        for one in (applied, *applied.inner):
+            if one.call not in names:
+                counts[one.method.name] += 1
+                names[one.call] = f"{one.method.name}:{counts[one.method.name]}"
+    return names
+
+
+def _rewrite(
+    site: Site, parts: Sequence[Applied], groups: Mapping[Span, str]
+) -> Rewrite:
+    if site.tied and site.kind == "linear":
+        raise fail(TiedWeight(span=parts[0].span, site=site.key, other=site.tied))
+    naming = _Naming(groups)
+    return Rewrite(site, tuple(_application(part, naming) for part in parts))
+
+
+@dataclass
+class _Naming:
+    """Instance names at one site: `lora`, then `lora#2`; and names of share groups."""
+
+    groups: Mapping[Span, str]
+    seen: Counter[str] = field(default_factory=Counter)
+
+    def next(self, method: str) -> str:
+        self.seen[method] += 1
+        count = self.seen[method]
+        return method if count == 1 else f"{method}#{count}"
+
+
+def _application(applied: Applied, naming: _Naming) -> Application:
+    instance = naming.next(applied.method.name)
+    site, method = applied.site, applied.method
+    knobs = bind_knobs(method, applied.knobs, dict(site.sizes), applied.span)
+    wraps = tuple(_application(part, naming) for part in applied.inner)
+    bare = Application(
+        instance,
+        method.name,
+        applied.clause,
+        tuple(knobs.items()),
+        tensors=(),
+        origin=str(applied.span),
+        wraps=wraps,
+    )
+    tensors = tuple(_tensors(applied, bare, naming.groups[applied.call]))
+    return replace(bare, tensors=tensors)
+
+
+def _tensors(
+    applied: Applied, application: Application, group: str
+) -> Iterator[AddedTensor]:
+    """The method's own tensors; those of what it wraps are the inner applications'."""
+    site, method = applied.site, applied.method
+    equation = equation_of(replace(application, wraps=()), site, {method.name: method})
+    if equation.losses:
+        raise fail(LossNotSupported(span=applied.span, method=method.name))
+    sizes = {**dict(site.sizes), **knob_sizes(application)}
+    written = dict(_written(method.clauses[applied.clause]))
+    for declared in equation.declarations:
+        shape = tuple(_whole(a, sizes, declared, applied) for a in declared.axes)
+        init = _init(declared, written)
+        extent = "x".join(map(str, shape))
+        shared = f"{group}/{declared.name}/{extent}" if declared.shared else ""
+        yield AddedTensor(declared.name, shape, declared.kind, init, shared)
+
+
+def _whole(
+    axis: Size, sizes: Mapping[str, int], declared: Declaration, applied: Applied
+) -> int:
+    try:
+        return axis.value(sizes)
+    except NotWhole as problem:
+        numbers = ", ".join(f"{n}={sizes[n]}" for n in sorted(axis.symbols))
+        raise fail(
+            NotWholeAtSite(
+                span=applied.span,
+                tensor=declared.name,
+                size=str(axis),
+                value=str(problem.value),
+                site=applied.site.key,
+                numbers=numbers,
+            )
+        ) from None
+
+
+def _written(clause: ast.Clause) -> Iterator[tuple[str, ast.Tensor]]:
+    for statement in clause.body:
+        if isinstance(statement, ast.Declare):
+            for tensor in statement.tensors:
+                yield tensor.name, tensor
+
+
+def _init(declared: Declaration, written: Mapping[str, ast.Tensor]) -> str:
+    """Canonical text of the initial value, its numbers put in."""
+    init = declared.init
+    if init.distribution:
+        return f"{init.distribution}({', '.join(map(_number, init.args))})"
+    if isinstance(init.node, Literal):
+        return _number(init.node.value)
+    source = written[declared.name.rpartition(".")[2]].init
+    assert source is not None
+    assert not isinstance(source, ast.Random)
+    return print_expr(source)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)

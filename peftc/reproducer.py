@@ -1,0 +1,90 @@
+"""What a crash leaves behind: a folder from which it can be seen again.
+
+In: the spec and how far compilation got.  Out: `peftc-reproducer-<hash>/` with the
+spec, the plan before the failing pass, the pipeline, versions, the traceback and the
+command; no weights.  Diagnostics are not crashes and pass through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftc.diagnostics.core import PeftcError, fail
+from peftc.diagnostics.internal import InternalError
+from peftc.passes import PIPELINE
+from peftc.plan.print import plan_text
+
+if TYPE_CHECKING:
+    from peftc.plan.types import Plan
+
+PACKAGES = ("peftc", "torch", "transformers", "lark", "networkx", "safetensors")
+
+
+@dataclass
+class Reproducer:
+    """What is known of a compilation, written to a folder if it crashes."""
+
+    spec: str
+    model: str = ""
+    folder: Path = field(default_factory=Path.cwd)
+    plan: Plan | None = None
+
+    @contextmanager
+    def around(self, stage: str, plan: Plan | None = None) -> Iterator[None]:
+        """Turn a crash inside into PEFT901 with a reproducer.
+
+        Raises:
+            PeftcError: PEFT901, from the original error; diagnostics unchanged.
+        """
+        self.plan = plan or self.plan
+        try:
+            yield
+        except PeftcError:
+            raise
+        except Exception as error:
+            folder = self._write(stage, error)
+            text = f"{type(error).__name__}: {error}"
+            raise fail(
+                InternalError(error=text, stage=stage, folder=str(folder))
+            ) from error
+
+    def _write(self, stage: str, error: Exception) -> Path:
+        trace = "".join(traceback.format_exception(error))
+        digest = hashlib.sha256((self.spec + trace).encode()).hexdigest()[:10]
+        folder = self.folder / f"peftc-reproducer-{digest}"
+        folder.mkdir(exist_ok=True)
+        for name, text in self._contents(stage, trace).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        return folder
+
+    def _contents(self, stage: str, trace: str) -> Mapping[str, str]:
+        facts = {
+            "stage": stage,
+            "model": self.model,
+            "pipeline": PIPELINE,
+            "versions": {name: _version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "command": f"peftc plan spec.peft {self.model or 'MODEL'}",
+        }
+        files = {
+            "spec.peft": self.spec,
+            "facts.json": json.dumps(facts, indent=2) + "\n",
+            "traceback.txt": trace,
+        }
+        return files | ({"plan.txt": plan_text(self.plan)} if self.plan else {})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

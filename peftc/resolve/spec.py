@@ -1,0 +1,210 @@
+"""The Spec: which method is applied at which site of a model.
+
+In: `Request`s and a `ModelView`.  Out: `Applied`, one for each method at each site, in
+written order, each with the clause of the method that fits the site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from peftc.diagnostics.core import Diagnostics, PeftcError, fail
+from peftc.diagnostics.resolve import GuardLeavesNothing, WrongKind
+from peftc.resolve.selectors import Selector, check_layers, select
+from peftc.syntax import ast
+
+if TYPE_CHECKING:
+    from peftc.expr.knobs import Given
+    from peftc.resolve.requests import Request
+    from peftc.syntax.source import Span
+    from peftc.view import ModelView, Site
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A method at a site.
+
+    `call` is where the spec applies the method, `span` the selector that led here;
+    `inner` are the methods a wrapper wraps, at this site.
+    """
+
+    site: Site
+    method: ast.Method
+    clause: int
+    knobs: Mapping[str, Given]
+    call: Span
+    span: Span
+    inner: tuple[Applied, ...] = ()
+
+
+def apply_to(requests: Sequence[Request], view: ModelView) -> tuple[Applied, ...]:
+    """Find the sites of every request.
+
+    Raises:
+        PeftcError: with the errors of all requests.
+    """
+    errors = Diagnostics()
+    found: list[Applied] = []
+    for request in requests:
+        try:
+            found += _applied(request, view)
+        except PeftcError as error:
+            errors.absorb(error)
+    errors.check()
+    return tuple(found)
+
+
+def _applied(request: Request, view: ModelView) -> tuple[Applied, ...]:
+    if request.inner:
+        return _wrapped(request, view)
+    check_layers(request.scopes, view)
+    errors = Diagnostics()
+    at: dict[str, Applied] = {}  # overlapping selectors mean a site once
+    for selector in request.selectors:
+        try:
+            for applied in _selected(request, selector, view):
+                at.setdefault(applied.site.key, applied)
+        except PeftcError as error:
+            errors.absorb(error)
+    errors.check()
+    return tuple(at.values())
+
+
+def _wrapped(request: Request, view: ModelView) -> tuple[Applied, ...]:
+    """One wrapper for each site that anything inside is applied to."""
+    inner = apply_to(request.inner, view)
+    sites: dict[str, list[Applied]] = {}
+    for applied in inner:
+        sites.setdefault(applied.site.key, []).append(applied)
+    return tuple(_wrap(request, tuple(parts)) for parts in sites.values())
+
+
+def _wrap(request: Request, inner: tuple[Applied, ...]) -> Applied:
+    site = inner[0].site
+    clause = next(
+        (i for i, c in enumerate(request.method.clauses) if c.place == site.kind), None
+    )
+    if clause is None:
+        raise fail(_wrong_kind(request, site, site.role, request.span))
+    return Applied(
+        site,
+        request.method,
+        clause,
+        request.knobs,
+        request.span,
+        request.span,
+        inner,
+    )
+
+
+def _selected(
+    request: Request, selector: Selector, view: ModelView
+) -> Iterator[Applied]:
+    """The applications at the sites of one selector; guards may leave sites out."""
+    sites = select(selector, request.scopes, view)
+    fits = partial(_clause_for, request.method, request.knobs, view)
+    fitting = [(site, fits(site)) for site in sites]
+    if sites and not any(match for _, match in fitting):
+        raise fail(_unfit(request, selector, sites))
+    for site, match in fitting:
+        if match:
+            clause, target = match
+            yield Applied(
+                target,
+                request.method,
+                clause,
+                request.knobs,
+                request.span,
+                selector.span,
+            )
+
+
+def _clause_for(
+    method: ast.Method, knobs: Mapping[str, Given], view: ModelView, site: Site
+) -> tuple[int, Site] | None:
+    """The first clause that fits a site, and the site it rewrites.
+
+    A redirection (`ffn.down`) is preferred over the site's kind.
+    """
+    by_preference = sorted(enumerate(method.clauses), key=lambda c: "." not in c[1].place)
+    for index, clause in by_preference:
+        target = _target(clause.place, site, view)
+        if target and _holds(clause.guard, method, knobs, target):
+            return index, target
+    return None
+
+
+def _target(place: str, site: Site, view: ModelView) -> Site | None:
+    """The site a clause of this place rewrites when applied to `site`, if any."""
+    block, _, role = place.partition(".")
+    if not role:
+        return site if place == site.kind else None
+    if site.role != block:
+        return None
+    same = (site.stack, site.layer, site.cross)
+    beside = (s for s in view.sites if (s.stack, s.layer, s.cross) == same)
+    return next((s for s in beside if s.role == role and not s.fused), None)
+
+
+def _holds(
+    guard: tuple[str, ...], method: ast.Method, knobs: Mapping[str, Given], site: Site
+) -> bool:
+    return not guard or any(_fact(name, method, knobs, site) for name in guard)
+
+
+def _fact(
+    name: str, method: ast.Method, knobs: Mapping[str, Given], site: Site
+) -> bool:
+    """A fact of the site, or a flag of the method."""
+    if name == "biased":
+        return bool(site.bias)
+    if name in knobs:
+        return knobs[name].value is True
+    default = next(p.default for p in method.params if p.name == name)
+    return isinstance(default, ast.Name) and default.id == "true"
+
+
+def _unfit(
+    request: Request, selector: Selector, sites: tuple[Site, ...]
+) -> WrongKind | GuardLeavesNothing:
+    """Why no clause fits any of the sites."""
+    guards = {
+        " or ".join(c.guard)
+        for c in request.method.clauses
+        if c.place in (sites[0].kind, *_redirections(request.method, sites[0]))
+    }
+    if not guards:
+        return _wrong_kind(request, sites[0], str(selector), selector.span)
+    flags = [p.name for p in request.method.params if any(p.name in g for g in guards)]
+    return GuardLeavesNothing(
+        span=selector.span,
+        method=request.method.name,
+        guard=", or ".join(sorted(guards)),
+        count=len(sites),
+        target=str(selector),
+        hint=f"`{flags[0]}=true` lifts the condition" if flags else "",
+    )
+
+
+def _redirections(method: ast.Method, site: Site) -> tuple[str, ...]:
+    prefix = f"{site.role}."
+    return tuple(c.place for c in method.clauses if c.place.startswith(prefix))
+
+
+def _wrong_kind(request: Request, site: Site, target: str, span: Span) -> WrongKind:
+    places = dict.fromkeys(f"`{c.place}`" for c in request.method.clauses)
+    hints = {
+        "attn": "its linears are q, k, v, o",
+        "ffn": "its linears are up, gate, down",
+    }
+    return WrongKind(
+        span=span,
+        method=request.method.name,
+        places=", ".join(places),
+        target=target,
+        kind=f"a {site.kind} site",
+        hint=hints.get(site.role, "") if site.kind == "hidden" else "",
+    )
