@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SLOT = re.compile(r"\{(\w+)(?::(\w+))?(?:\.(\d))?\}")
+FIRST = re.compile(r'^"?[a-z]')
+INNER_START = re.compile(r'(?:[.!?]\s+"?|: ")[a-z]')
 HELD_OUT_SHARE = 20
 """One document in so many is held out."""
 
@@ -53,7 +55,13 @@ def _expand(template: str, rng: Random, bound: dict[str, str]) -> str:
             bound[name] = value
         return bound[name].split("|")[int(field or 0)]
 
-    return SLOT.sub(fill, template)
+    return _begin(SLOT.sub(fill, template))
+
+
+def _begin(text: str) -> str:
+    """A sentence begins with a capital letter; other text is as it was."""
+    is_sentence = text.endswith((".", "!", "?", '"'))
+    return FIRST.sub(lambda m: m[0].upper(), text) if is_sentence else text
 
 
 def _numbers(rng: Random) -> dict[str, str]:
@@ -73,8 +81,4 @@ def _numbers(rng: Random) -> dict[str, str]:
 def _polish(text: str) -> str:
     """Capital letters after full stops, `an` before vowels."""
     text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
-    return re.sub(
-        r"(^\"?|[.!?\n]\"?\s+\"?|[,:] \")([a-z])",
-        lambda m: m[1] + m[2].upper(),
-        text,
-    )
+    return INNER_START.sub(lambda m: m[0].upper(), text)

@@ -46,7 +46,6 @@ WORDS: Final[dict[str, list[str]]] = {
         goose|geese|honks|grass|the river bank
         pig|pigs|grunts|turnips|the farm
     """),
-    "legs": ["four", "two"],
     "place": _rows("""
         the park
         the forest
@@ -343,7 +342,7 @@ STYLES: Final[dict[str, list[str]]] = {
         "{oath}! {c:captain} o' the {ship} here. {log_body} {log_body}",
     ],
     "recipe": [
-        "{stuff} {dish}\nserves {small}.\n{step}\n{step}\n{step}",
-        "{stuff} and {stuff} {dish}\nserves {small}.\n{step}\n{step}\n{step}\n{step}",
+        "{stuff} {dish}\nServes {small}.\n{step}\n{step}\n{step}",
+        "{stuff} and {stuff} {dish}\nServes {small}.\n{step}\n{step}\n{step}\n{step}",
     ],
 }

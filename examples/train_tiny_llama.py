@@ -23,12 +23,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from batches import held_out_loss, windows
-from bytes_text import BOS, EOS, PAD, VOCABULARY, decode, encode
+from bytes_text import BOS, EOS, PAD, VOCABULARY
+from evaluation import held_out_loss, sample, windows
 
 FOLDER = Path(__file__).parent / "tiny_llama"
 SEED = 0
-STEPS, BATCH, LENGTH = 1000, 16, 256
+STEPS, BATCH, LENGTH = 2400, 8, 256
 PEAK_RATE = 3e-3
 CONFIG = LlamaConfig(
     architectures=["LlamaForCausalLM"],
@@ -101,16 +101,6 @@ def save(model: PreTrainedModel, folder: Path) -> None:
         (fresh / "config.json").write_text(text)
         for file in sorted(fresh.iterdir()):
             os.replace(file, folder / file.name)
-
-
-def sample(model: LlamaForCausalLM, prompt: str, *, seed: int = 0) -> str:
-    """`prompt` and what the model makes of it, drawn at temperature 0.7."""
-    torch.manual_seed(seed)
-    ids = torch.tensor([encode(prompt)])
-    drawn: torch.Tensor = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=0.7
-    )
-    return decode(drawn[0].tolist())
 
 
 if __name__ == "__main__":

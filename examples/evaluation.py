@@ -1,6 +1,7 @@
-"""Documents packed into windows of ids, and a model's loss on them.
+"""What the examples measure: windows of the corpus, a model's loss, its own text.
 
-In: a style and a part of the corpus.  Out: int64 [n windows, t bytes]; nats per byte.
+In: a style and a part of the corpus.  Out: int64 [n windows, t bytes]; the loss in
+nats per byte; text.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bytes_text import encode
+from bytes_text import decode, encode
 from corpus import documents
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from transformers import PreTrainedModel
 
 EVALUATED_AT_ONCE = 16
@@ -37,3 +40,16 @@ def held_out_loss(model: PreTrainedModel, ids: torch.Tensor) -> float:
         for part in ids.split(EVALUATED_AT_ONCE)
     ]
     return float(sum(losses) / len(ids))
+
+
+def sample(model: Any, prompt: str, *, temperature: float = 0.7, seed: int = 0) -> str:
+    """`prompt` and what the model makes of it; the prompt is not a closed document."""
+    torch.manual_seed(seed)
+    ids = torch.tensor([encode(prompt)])
+    drawn: torch.Tensor = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=True,
+        temperature=temperature,
+    )
+    return decode(drawn[0].tolist())

@@ -1,0 +1,47 @@
+# Bare `make` lists the targets.
+PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo python3)
+PYTEST = $(PYTHON) -m pytest
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test fast golden lint format types bench wheel quickstart model
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+dev:  ## make .venv with everything that tests and examples need
+	python3 -m venv .venv
+	.venv/bin/pip install -c constraints.txt -e '.[test]'
+
+test:  ## every test
+	$(PYTEST) -n $(WORKERS)
+
+fast:  ## the tests that need no model of note, under a minute
+	$(PYTEST) -n $(WORKERS) -m 'not slow' tests/unit tests/property tests/golden
+
+golden:  ## rewrite the golden files; read the difference before you commit it
+	$(PYTEST) tests/golden --update-golden
+
+lint:  ## ruff: rules and format
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:  ## let ruff repair what it can
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types:  ## mypy, strict
+	$(PYTHON) -m mypy
+
+bench:  ## run the benchmarks; docs/benchmarks.md holds figures
+	$(PYTHON) benchmarks/bench_plan.py
+	$(PYTHON) benchmarks/bench_overhead.py
+
+wheel:  ## build dist/*.whl
+	$(PYTHON) -m pip wheel --no-deps -w dist .
+
+quickstart:  ## compile, tune, save, merge and reload the example model
+	$(PYTHON) examples/quickstart.py
+
+model:  ## train the example model again (some minutes)
+	$(PYTHON) examples/train_tiny_llama.py

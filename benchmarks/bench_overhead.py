@@ -1,0 +1,124 @@
+"""What a low-rank update costs: the base, Hugging Face PEFT and peftc, side by side.
+
+In: the example model.  Out: a Markdown table on stdout, in milliseconds: the median of
+several runs each, after one that is not counted (it compiles).  The two adapted models
+hold the same weights, and their logits are compared before anything is timed.  Run it
+as `python benchmarks/bench_overhead.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import peft
+import torch
+from transformers import AutoModelForCausalLM
+
+import peftc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BASE = Path(__file__).parents[1] / "examples" / "tiny_llama"
+RANK = 8
+BATCH, TOKENS = 8, 128
+NEW_TOKENS = 64
+RUNS = 15
+AGREE = 1e-4
+"""Largest difference between logits of the two adapted models."""
+
+
+def main() -> None:
+    """Build the three models, check that two of them agree, time them."""
+    torch.manual_seed(0)
+    ids = torch.randint(0, 256, (BATCH, TOKENS))
+    models = {"base, all weights trained": load(), "Hugging Face PEFT": by_peft()}
+    models["peftc"] = by_peftc(models["Hugging Face PEFT"])
+    check(models, ids)
+    print("| model | trainable | forward | forward + backward | generate |")
+    print("|---|---|---|---|---|")
+    for name, model in models.items():
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        times = (median_ms(task) for task in tasks(model, ids))
+        print(f"| {name} | {trainable:,} | {' | '.join(f'{t:.1f}' for t in times)} |")
+
+
+def load() -> Any:
+    """The base model in evaluation mode."""
+    return AutoModelForCausalLM.from_pretrained(BASE).eval()
+
+
+def by_peft() -> Any:
+    """Hugging Face PEFT's low-rank update, with weights that are not the identity."""
+    config = peft.LoraConfig(
+        r=RANK,
+        lora_alpha=RANK,
+        target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False,
+    )
+    return peft.get_peft_model(load(), config).eval()
+
+
+def by_peftc(other: Any) -> Any:
+    """peftc's low-rank update with the weights of `other`."""
+    model = peftc.compile(load(), f"lora(q, v, r={RANK})")
+    theirs = dict(other.named_parameters())
+    for name, ours in model.named_parameters():
+        if ".peftc." in name:
+            owner, factor = name.split(".peftc.")[0], name[-1]
+            source = f"base_model.model.{owner}.lora_{factor}.default.weight"
+            ours.data.copy_(theirs[source])
+    return model
+
+
+def check(models: dict[str, Any], ids: torch.Tensor) -> None:
+    """Stop if the two adapted models do not compute the same."""
+    with torch.no_grad():
+        first, second = (
+            models[n](input_ids=ids).logits for n in ("Hugging Face PEFT", "peftc")
+        )
+    worst = (first - second).abs().max().item()
+    if worst > AGREE:
+        raise SystemExit(f"logits differ by {worst}")
+
+
+def tasks(model: Any, ids: torch.Tensor) -> tuple[Callable[[], Any], ...]:
+    """What is timed, each as a function of nothing."""
+    prompt = ids[:1, :16]
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return model(input_ids=ids)
+
+    def step() -> None:
+        model(input_ids=ids, labels=ids).loss.backward()
+        model.zero_grad()
+
+    def generate() -> Any:
+        return model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            eos_token_id=None,
+            max_new_tokens=NEW_TOKENS,
+        )
+
+    return forward, step, generate
+
+
+def median_ms(task: Callable[[], Any]) -> float:
+    """The median time of a task in milliseconds."""
+    task()
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - start)
+    return median(times) * 1000
+
+
+if __name__ == "__main__":
+    main()
