@@ -79,7 +79,7 @@ class UnexpectedEnd(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class UnclosedBracket(Diagnostic):
-    """A `(`, `[` or `{{` that is never closed.
+    """A `(`, `[` or `{` that is never closed.
 
     Cause: its partner is missing, or another kind of bracket stands in its place. The
     caret points at the bracket that stays open.
@@ -301,10 +301,10 @@ class UnknownBinder(Diagnostic):
 
     Fails:
 
-        method m(n = 4) on linear {{
+        method m(n = 4) on linear {
           param Q[n, out/n, out/n] = 0
           W' = blockdaig[k: n](Q[k]) @ W
-        }}
+        }
 
     Fix: use one of those words.
     """
