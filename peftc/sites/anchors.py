@@ -6,7 +6,7 @@ site that the forward uses several times (shared layers) has one anchor per use.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -57,7 +57,16 @@ class NormAnchor:
     offset: fx.Node | None
 
 
-Anchor: TypeAlias = LinearAnchor | HiddenAnchor | NormAnchor
+@dataclass(frozen=True)
+class EmbeddingAnchor:
+    """One look-up: rows `index` of the placeholder `weight`."""
+
+    call: fx.Node
+    index: fx.Node
+    weight: fx.Node
+
+
+Anchor: TypeAlias = LinearAnchor | HiddenAnchor | NormAnchor | EmbeddingAnchor
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,21 @@ class Located:
 
     site: Site
     anchors: tuple[Anchor, ...]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One value of a graph replaced by another, for one reader or (None) for all.
+
+    Only nodes that were inserted for `sites` go on reading `old`.  Several sites that
+    are rows of one linear are one edit.
+    """
+
+    sites: tuple[str, ...]
+    target: str
+    old: fx.Node
+    new: fx.Node
+    reader: fx.Node | None = None
 
 
 @dataclass(frozen=True)
@@ -84,3 +108,6 @@ class Capture:
     located: Mapping[str, Located]
     tensors: Mapping[str, Mapping[str, fx.Node]]
     training: Mapping[str, bool]
+    edits: list[Edit] = field(default_factory=list)
+    """What `rewrite.edit` did so far, in order: anchors name the nodes of the graph as
+    it was captured, and this tells what stands for their values now."""

@@ -1,0 +1,219 @@
+"""Errors of rewriting a captured graph (430 to 459) and of emission (500 to 519).
+
+In: nothing.  Out: the diagnostic classes that `peftc.rewrite` and the graph passes
+raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftc.diagnostics.core import Diagnostic
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteNotFoundInGraph(Diagnostic):
+    """The forward uses the weight of a planned site, but the site is not in its graph.
+
+    The plan was made from one capture of the model.  This capture of the same model
+    computes something else with the weight: another library replaced the module or its
+    `forward`, the weight is used inside a sub-graph that is not entered, or an argument
+    switched the model to another implementation.  Running on would ignore the method at
+    this site in silence, so the call is refused.
+
+    Example: `model.layers[0].self_attn.q_proj` was replaced by a quantised linear after
+    `peftc.compile`.
+
+    Fix: undo what changed since the model was compiled, or compile the model again.
+    """
+
+    code: ClassVar[str] = "PEFT430"
+    title: ClassVar[str] = "a site is missing from the captured graph"
+    label: ClassVar[str] = "`{site}`: its weight is used by {users}"
+    help: ClassVar[str] = (
+        "undo what changed since the model was compiled, or compile it again"
+    )
+    exit_code: ClassVar[int] = 3
+    site: str
+    users: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeLost(Diagnostic):
+    """The reader of a hidden edge does not read the edge's value.
+
+    A method on `attn`, `ffn` or `block` replaces one value for one reader, the residual
+    add.  Here that reader takes its operands from elsewhere: nothing can be replaced.
+    This is a mistake of the compiler, not of the spec: please report it with the
+    reproducer that was written.
+    """
+
+    code: ClassVar[str] = "PEFT431"
+    title: ClassVar[str] = "an edge is not where it was found"
+    label: ClassVar[str] = "`{site}`: the reader does not read the edge's value"
+    exit_code: ClassVar[int] = 70
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotRewritten(Diagnostic):
+    """A located site was rewritten too rarely or too often.
+
+    Each use of a site's weight in the forward is rewritten exactly once.  The check
+    that runs after the rewriting passes counted otherwise.  This is a mistake of the
+    compiler, not of the spec: please report it with the reproducer that was written.
+    """
+
+    code: ClassVar[str] = "PEFT432"
+    title: ClassVar[str] = "a site was not rewritten as planned"
+    label: ClassVar[str] = "`{site}`: {target}' was written {found} times, not {wanted}"
+    exit_code: ClassVar[int] = 70
+    site: str
+    target: str
+    found: int
+    wanted: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OldValueRead(Diagnostic):
+    """Something still reads a value that a method replaced.
+
+    After the rewriting passes, a replaced value may be read only by the computation
+    that replaces it.  This is a mistake of the compiler, not of the spec: please report
+    it with the reproducer that was written.
+    """
+
+    code: ClassVar[str] = "PEFT433"
+    title: ClassVar[str] = "a replaced value is still read"
+    label: ClassVar[str] = "`{site}`: {reader} reads {target} as it was"
+    exit_code: ClassVar[int] = 70
+    site: str
+    target: str
+    reader: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorUnread(Diagnostic):
+    """An added tensor takes no part in the rewritten forward.
+
+    The tensor is an input of the site's computation, yet nothing reads it: it would get
+    no gradient and change nothing.  This is a mistake of the compiler, not of the spec:
+    please report it with the reproducer that was written.
+    """
+
+    code: ClassVar[str] = "PEFT434"
+    title: ClassVar[str] = "an added tensor is not used"
+    label: ClassVar[str] = "`{site}`: nothing reads `{tensor}`"
+    exit_code: ClassVar[int] = 70
+    site: str
+    tensor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputMissing(Diagnostic):
+    """An equation reads a value that this graph does not have at the site.
+
+    For instance `u`, the input of the sublayer, where the dataflow did not show one, or
+    `bias` at a linear that was called without its bias in this forward.
+
+    Example: `h' = h + U(relu(D(u)))` at a sublayer without a linear at its entrance.
+
+    Fix: leave the site out, or write the equation without that value.
+    """
+
+    code: ClassVar[str] = "PEFT435"
+    title: ClassVar[str] = "a value is missing at a site"
+    label: ClassVar[str] = "`{site}` has no `{name}` in this forward"
+    help: ClassVar[str] = "leave the site out, or do not use `{name}` in the equation"
+    exit_code: ClassVar[int] = 3
+    site: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeAndRows(Diagnostic):
+    """A fused matrix and some of its rows are rewritten together, and they conflict.
+
+    Methods on `q` and on the whole fused matrix (`"*.c_attn"`) may be combined as long
+    as the one on the rows only adds to the output or works on the output.  One that
+    changes what the rows multiply, or reads the weight, would see the base's weight and
+    not the rewritten one.
+
+    Example: `lora("*.c_attn") + oft(q)`.
+
+    Fix: apply both to the rows (`lora(q, k, v) + oft(q)`), or both to the whole matrix.
+    """
+
+    code: ClassVar[str] = "PEFT436"
+    title: ClassVar[str] = "a matrix and its rows are both rewritten"
+    label: ClassVar[str] = (
+        "`{site}` are rows of `{whole}`, and their equation reads {name}"
+    )
+    help: ClassVar[str] = "apply both methods to the rows, or both to the whole matrix"
+    site: str
+    whole: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotRepeatable(Diagnostic):
+    """A part of the model's own computation would have to run twice and must not.
+
+    An equation that replaces the input of a linear (`x' = ...`) calls the model's own
+    operations again on the new input.  One of them changes its operand in place or
+    draws random numbers, so that a second run would change the model's result.
+
+    Fix: use a method on the output of that linear instead.
+    """
+
+    code: ClassVar[str] = "PEFT437"
+    title: ClassVar[str] = "the base computation cannot be repeated"
+    label: ClassVar[str] = "`{site}`: `{op}` may run only once"
+    help: ClassVar[str] = "use a method that works on the output there"
+    exit_code: ClassVar[int] = 3
+    site: str
+    op: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensNotSeparate(Diagnostic):
+    """An equation needs a batch and a token axis, and the activation has none such.
+
+    Equations that reduce over tokens (`mean(e, t)`) name the axes b and t.  At this
+    site the model works on a flattened activation `[b * t, features]`, or on one that
+    has more than two leading axes, so there is no token axis to reduce over.
+
+    Example: `gate(lora("*.experts.*"))` with a gate that averages over `t`.
+
+    Fix: leave the site out, or use a method that treats each token by itself.
+    """
+
+    code: ClassVar[str] = "PEFT500"
+    title: ClassVar[str] = "there is no token axis here"
+    label: ClassVar[str] = (
+        "`{site}` has an activation of {rank} axes, not [b, t, features]"
+    )
+    help: ClassVar[str] = "leave the site out, or use a method that treats tokens alone"
+    exit_code: ClassVar[int] = 3
+    site: str
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoGraphForm(Diagnostic):
+    """A program holds a function that the graph writer does not know.
+
+    Programs made by this version of peftc hold known functions only; this one was read
+    from a plan text that another version, or a person, wrote.
+
+    Fix: plan again with this version.
+    """
+
+    code: ClassVar[str] = "PEFT501"
+    title: ClassVar[str] = "a function has no form in the graph"
+    label: ClassVar[str] = "`{site}`: step {step} calls `{fn}`"
+    help: ClassVar[str] = "plan again with this version of peftc"
+    site: str
+    step: str
+    fn: str

@@ -1,0 +1,139 @@
+"""Checks that a rewritten graph is what the plan asks for.
+
+In: the plan, what was located, and the graph before or after the passes.  Out: nothing,
+or all that is wrong as diagnostics.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from peftc.diagnostics.core import Diagnostics
+from peftc.diagnostics.rewrite import (
+    EdgeLost,
+    NotRewritten,
+    OldValueRead,
+    SiteNotFoundInGraph,
+    TensorUnread,
+)
+from peftc.rewrite.edit import is_own, now
+from peftc.rewrite.print import op_name
+from peftc.rewrite.uses import anchors
+from peftc.sites.anchors import LinearAnchor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import fx
+
+    from peftc.plan.types import Plan, Rewrite
+    from peftc.sites.anchors import Capture, Edit, Located
+    from peftc.view import Site
+
+SAME_WEIGHT = ("t", "transpose", "permute", "to", "getattr", "contiguous", "detach")
+"""Operations through which a weight is still that weight."""
+
+
+def check_located(
+    plan: Plan, located: Mapping[str, Located], used: Mapping[str, fx.Node]
+) -> None:
+    """Every planned site whose weight this graph uses is located, with all its uses.
+
+    `used` maps parameter paths to their placeholders.  A site may be missing from a
+    graph that does not use it: a sub-entry captures a part of the model.
+
+    Raises:
+        PeftcError: with one diagnostic for each site that would be left out.
+    """
+    found = Diagnostics()
+    for rewrite in plan.rewrites:
+        strays = sorted(set(_strays(rewrite.site, located, used)))
+        if strays:
+            users = ", ".join(f"`{name}`" for name in strays)
+            found.add(SiteNotFoundInGraph(site=rewrite.site.place, users=users))
+    found.check()
+
+
+def _strays(
+    site: Site, located: Mapping[str, Located], used: Mapping[str, fx.Node]
+) -> Iterator[str]:
+    """The operations that use a site's weight and belong to none of its anchors."""
+    known = located.get(site.key)
+    if known is None or not known.anchors:
+        for node in _weights(site, used):
+            yield from (op_name(reader) for reader in node.users)
+    elif site.kind == "linear":
+        calls = {a.call for a in known.anchors if isinstance(a, LinearAnchor)}
+        for node in _weights(site, used):
+            yield from (op_name(reader) for reader in _readers(node, calls))
+
+
+def _weights(site: Site, used: Mapping[str, fx.Node]) -> list[fx.Node]:
+    """The placeholders of a site's weight; without one, of its owner's parameters."""
+    names = [name for name in (site.weight, site.tied) if name]
+    if not names:
+        names = [name for name in used if name.startswith(f"{site.owner}.")]
+    return [used[name] for name in names if name in used]
+
+
+def _readers(node: fx.Node, calls: set[fx.Node]) -> Iterator[fx.Node]:
+    """Readers of a weight, seen through views of it, that are not among `calls`."""
+    for reader in node.users:
+        if op_name(reader) in SAME_WEIGHT and reader not in calls:
+            yield from _readers(reader, calls)
+        elif reader not in calls:
+            yield reader
+
+
+def check_rewritten(capture: Capture, plan: Plan) -> None:
+    """Every located rewrite was done once for each use, and its values are read.
+
+    Raises:
+        PeftcError: with one diagnostic for each miss.
+    """
+    found = Diagnostics()
+    for rewrite in plan.rewrites:
+        _check_counts(capture, rewrite, found)
+        _check_tensors(capture, rewrite, found)
+    for edit in capture.edits:
+        _check_edit(capture, edit, found)
+    found.check()
+
+
+def _check_counts(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> None:
+    key = rewrite.site.key
+    done = Counter(edit.target for edit in capture.edits if key in edit.sites)
+    wanted = len(anchors(capture, rewrite))
+    for program in rewrite.programs:
+        count = done[program.target]
+        if count != wanted:
+            place, target = rewrite.site.place, program.target
+            found.add(
+                NotRewritten(site=place, target=target, found=count, wanted=wanted)
+            )
+
+
+def _check_tensors(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> None:
+    if not anchors(capture, rewrite):
+        return
+    given = capture.tensors.get(rewrite.site.key, {})
+    for program in rewrite.programs:
+        read = {name for step in program.steps for name in step.args}
+        for name in sorted(read & given.keys()):
+            if not given[name].users:
+                found.add(TensorUnread(site=rewrite.site.place, tensor=name))
+
+
+def _check_edit(capture: Capture, edit: Edit, found: Diagnostics) -> None:
+    site = " + ".join(edit.sites)
+    if edit.new is edit.old:
+        return
+    if edit.reader is not None:
+        if now(capture, edit.new, edit.reader) not in edit.reader.all_input_nodes:
+            found.add(EdgeLost(site=site))
+        return
+    for reader in edit.old.users:
+        if not is_own(edit, reader):
+            name = op_name(reader)
+            found.add(OldValueRead(site=site, target=edit.target, reader=name))

@@ -1,0 +1,143 @@
+"""A linear's weight as equations mean it, and its product applied to other inputs.
+
+In: a use of a linear site, whole or some rows of a fused one.  Out: inserted nodes.
+Programs see the weight as [out, in] however it is stored, and of the site's rows only.
+"""
+
+from __future__ import annotations
+
+import operator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.rewrite import NotRepeatable
+from peftc.rewrite.edit import now
+from peftc.rewrite.emit import emit
+from peftc.rewrite.insert import Inserter, example, replay
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from peftc.rewrite.insert import Repeat
+    from peftc.rewrite.uses import Use
+    from peftc.sites.anchors import LinearAnchor
+
+PURE = {operator.iadd: operator.add, operator.imul: operator.mul}
+"""In-place functions of graphs, and what gives their value alone."""
+
+
+def emit_linear(use: Use[LinearAnchor], y: fx.Node, at: Inserter) -> fx.Node:
+    """The site's program on `y`, its output so far (of a row site, its rows of it)."""
+    (program,) = use.rewrite.programs
+    read = partial(_read, use, at, y)
+    return emit(use.source(program, y, read, partial(apply_base, use)), at, use.memo)
+
+
+def _read(use: Use[LinearAnchor], at: Inserter, y: fx.Node, name: str) -> fx.Node:
+    match name:
+        case "x":
+            return now(use.capture, use.anchor.x)
+        case "y":
+            return y
+        case "W":
+            return weight(use, at)
+        case "bias":
+            return bias(use, at)
+    return use.tensor(name)
+
+
+def is_slice(use: Use[LinearAnchor]) -> bool:
+    """Whether the site's rows are one range, so that a slice picks them."""
+    return use.rewrite.site.rows is not None and len(use.rewrite.site.rows) == 1
+
+
+def take_rows(
+    use: Use[LinearAnchor], value: fx.Node, axis: int, at: Inserter
+) -> fx.Node:
+    """The site's rows of `value` along `axis`; all of it for a whole linear."""
+    rows = use.rewrite.site.rows
+    if rows is None:
+        return value
+    if is_slice(use):
+        ((start, stop),) = rows
+        return at.put(torch.narrow, value, axis, start, stop - start)
+    return at.put(torch.index_select, value, axis, use.tensor("rows"))
+
+
+def weight(use: Use[LinearAnchor], at: Inserter) -> fx.Node:
+    """The base weight [out, in] of the site."""
+    node = use.anchor.weight
+    if use.rewrite.site.transposed:
+        node = at.put(torch.t, node)
+    return take_rows(use, node, 0, at)
+
+
+def bias(use: Use[LinearAnchor], at: Inserter) -> fx.Node:
+    """The base bias [out] of the site."""
+    return take_rows(use, use.given("bias", use.anchor.bias), 0, at)
+
+
+def apply_base(
+    use: Use[LinearAnchor], at: Inserter, value: fx.Node, *, bias: bool
+) -> fx.Node:
+    """The site's base linear on another input, in the type it has in the model."""
+    x = now(use.capture, use.anchor.x)
+    value = at.cast(value, example(x).dtype)
+    if use.rewrite.site.rows is not None:
+        return _apply_rows(use, at, value, bias)
+    repeat = _repeat_linear(use, at, bias)
+    return replay(use.anchor.y, {x: value}, (use.anchor.x, at.before), repeat)
+
+
+def _apply_rows(
+    use: Use[LinearAnchor], at: Inserter, value: fx.Node, with_bias: bool
+) -> fx.Node:
+    offset = bias(use, at) if with_bias and use.anchor.bias else None
+    return at.put(F.linear, value, weight(use, at), offset)
+
+
+def _repeat_linear(use: Use[LinearAnchor], at: Inserter, bias: bool) -> Repeat:
+    offset = None if bias else use.anchor.bias
+
+    def repeat(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        if offset is not None and offset in node.all_input_nodes:
+            return _without(offset, node, args, at)
+        return repeated(at, node, args, kwargs)
+
+    return repeat
+
+
+def _without(
+    offset: fx.Node, node: fx.Node, args: tuple[Any, ...], at: Inserter
+) -> fx.Node:
+    """The call `node` with these arguments, without its bias `offset`."""
+    if node.target is F.linear:
+        return at.put(F.linear, *args[:2])
+    if node.target is torch.addmm and not node.kwargs:
+        return at.put(torch.mm, *args[1:])
+    if node.target in (operator.add, operator.iadd, torch.add) and not node.kwargs:
+        (product,) = (arg for arg in args if arg is not offset)
+        assert isinstance(product, torch.fx.Node)
+        return product
+    raise fail(NotRepeatable(site=at.site, op=str(node.target)))
+
+
+def repeated(
+    at: Inserter, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> fx.Node:
+    """The call `node` once more with other arguments, without side effects.
+
+    Raises:
+        PeftcError: if it draws random numbers or changes an operand.
+    """
+    target: Any = node.target
+    target = PURE.get(target, target)
+    if node.op == "call_method" and target.endswith("_"):
+        raise fail(NotRepeatable(site=at.site, op=target))
+    if target is F.dropout and (*args, True, True, True)[2]:
+        raise fail(NotRepeatable(site=at.site, op="dropout"))
+    return at.put(target, *args, **kwargs)

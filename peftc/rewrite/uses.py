@@ -1,0 +1,101 @@
+"""Which planned rewrites are in a captured graph, once for each use of their site.
+
+In: a Capture and a Plan.  Out: uses in plan order, those of one site in the order of
+the graph; a use knows its tensors, its origin in the user's text, and where to insert.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.rewrite import InputMissing
+from peftc.rewrite.emit import Base, Source, Values, no_base
+from peftc.rewrite.insert import Inserter
+from peftc.sites.anchors import HiddenAnchor, LinearAnchor, NormAnchor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import fx
+
+    from peftc.expr.program import Program
+    from peftc.plan.types import Application, Plan, Rewrite
+    from peftc.sites.anchors import Anchor, Capture
+
+A = TypeVar("A", LinearAnchor, HiddenAnchor, NormAnchor)
+
+
+@dataclass(frozen=True)
+class Use(Generic[A]):
+    """One use of a planned site.  `memo` is shared by all uses of the site."""
+
+    capture: Capture
+    rewrite: Rewrite
+    anchor: A
+    memo: Values
+
+    @property
+    def key(self) -> str:
+        """The site's key."""
+        return self.rewrite.site.key
+
+    def tensor(self, name: str) -> fx.Node:
+        """The placeholder of an added tensor (or of `rows`)."""
+        return self.given(name, self.capture.tensors.get(self.key, {}).get(name))
+
+    def given(self, name: str, node: fx.Node | None) -> fx.Node:
+        """`node`, which is the input `name` of a program.
+
+        Raises:
+            PeftcError: if there is none.
+        """
+        if node is None:
+            raise fail(InputMissing(site=self.key, name=name))
+        return node
+
+    def inserter(self, before: fx.Node, like: fx.Node) -> Inserter:
+        """Puts nodes of this site before `before`, in the module of `like`."""
+        origins = (a.origin for a in self.rewrite.applications if a.origin)
+        return Inserter(before, self.key, like, " + ".join(dict.fromkeys(origins)))
+
+    def source(
+        self,
+        program: Program,
+        target: fx.Node,
+        read: Callable[[str], fx.Node],
+        base: Base = no_base,
+    ) -> Source:
+        """What `program` is emitted from here."""
+        spans = dict(_spans(self.rewrite.applications))
+        training = self.capture.training.get(self.key, False)
+        return Source(program, target, read, spans, training, base)
+
+
+def _spans(applications: tuple[Application, ...]) -> Iterator[tuple[str, str]]:
+    for one in applications:
+        yield from _spans(one.wraps)
+        yield from ((tensor.name, one.origin) for tensor in one.tensors)
+
+
+def uses(capture: Capture, plan: Plan, kind: type[A]) -> Iterator[Use[A]]:
+    """The uses, with anchors of this kind, of every rewrite that has programs."""
+    for rewrite in plan.rewrites:
+        memo: Values = {}
+        for anchor in anchors(capture, rewrite):
+            if rewrite.programs and isinstance(anchor, kind):
+                yield Use(capture, rewrite, anchor, memo)
+
+
+def anchors(capture: Capture, rewrite: Rewrite) -> list[Anchor]:
+    """The distinct anchors of a rewrite's site, in the order of the graph."""
+    located = capture.located.get(rewrite.site.key)
+    found = dict.fromkeys(located.anchors if located else ())
+    return sorted(found, key=_position)
+
+
+def _position(anchor: Anchor) -> fx.Node:
+    if isinstance(anchor, LinearAnchor):
+        return anchor.call
+    return anchor.h if isinstance(anchor, HiddenAnchor) else anchor.gain
