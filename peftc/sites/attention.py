@@ -1,0 +1,153 @@
+"""Attention, as one fused call or spelt out.
+
+In: a graph.  Out: one `Attention` per use with the values that are its query, key and
+value, and the value it gives.  Spelt out means two products of activations with a
+softmax between: the left operand of the first is the query (the softmax runs over its
+columns), the right operand of the second is the value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from peftc.sites import ops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peftc.sites.linears import Products
+
+_SCORE_STEPS = (
+    ops.CASTS
+    | ops.DROPOUTS
+    | ops.SCALES
+    | ops.SUMS
+    | frozenset(
+        [
+            "tanh",
+            "masked_fill",
+            "where",
+            "clamp",
+            "clamp_min",
+            "maximum",
+            "minimum",
+            "contiguous",
+            "view",
+            "reshape",
+            "cat",
+            "getitem",
+        ]
+    )
+)
+"""Between scores and softmax: scale, soft cap, mask, sinks; no transposition."""
+
+_WEIGHT_STEPS = (
+    ops.CASTS
+    | ops.DROPOUTS
+    | frozenset(["contiguous", "view", "reshape", "getitem", "mul", "masked_fill"])
+)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention: where its three inputs enter and its output leaves."""
+
+    query: fx.Node
+    key: fx.Node
+    value: fx.Node
+    out: fx.Node
+
+    @property
+    def inputs(self) -> tuple[tuple[str, fx.Node], ...]:
+        """The inputs under the role of what makes them."""
+        return (("q", self.query), ("k", self.key), ("v", self.value))
+
+
+def find_attentions(graph: fx.Graph, products: Products) -> tuple[Attention, ...]:
+    """The attentions of a graph, in its order."""
+    return tuple(_attentions(graph, products))
+
+
+def _attentions(graph: fx.Graph, products: Products) -> Iterator[Attention]:
+    for node in graph.nodes:
+        operator = ops.name(node)
+        if operator in ops.ATTENTIONS:
+            found = _fused(node)
+        elif operator == "softmax":
+            found = _spelt_out(node, products)
+        else:
+            found = None
+        if found is not None:
+            yield found
+
+
+def _fused(node: fx.Node) -> Attention | None:
+    three = [
+        ops.argument(node, i, *words)
+        for i, words in enumerate((("query", "q"), ("key", "k"), ("value", "v")))
+    ]
+    if not all(isinstance(n, fx.Node) for n in three):
+        return None
+    return Attention(three[0], three[1], three[2], node)
+
+
+def _spelt_out(softmax: fx.Node, products: Products) -> Attention | None:
+    scores = _scores(softmax.all_input_nodes[0], products)
+    mixed = _mixture(softmax, products)
+    if scores is None or mixed is None:
+        return None
+    query, key = _factors(scores)
+    weights, value = _factors(mixed)
+    del weights
+    return Attention(query, key, value, mixed)
+
+
+def _is_mixing(node: fx.Node, products: Products) -> bool:
+    """Whether the node multiplies two activations."""
+    if ops.name(node) not in ("matmul", "bmm", "baddbmm"):
+        return False
+    return not products.is_product(node) and len(_factors(node)) == 2
+
+
+def _factors(node: fx.Node) -> tuple[fx.Node, ...]:
+    first = 1 if ops.name(node) == "baddbmm" else 0
+    words = (("input", "batch1"), ("other", "mat2", "batch2"))
+    both = [ops.argument(node, first + i, *w) for i, w in enumerate(words)]
+    return tuple(n for n in both if isinstance(n, fx.Node))
+
+
+def _scores(node: fx.Node, products: Products) -> fx.Node | None:
+    """The one product of activations that the softmax's input is made of."""
+    seen: set[fx.Node] = set()
+    todo, hits = [node], []
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if _is_mixing(node, products):
+            hits.append(node)
+        elif ops.name(node) in _SCORE_STEPS:
+            todo.extend(node.all_input_nodes)
+    return hits[0] if len(hits) == 1 else None
+
+
+def _mixture(softmax: fx.Node, products: Products) -> fx.Node | None:
+    """The product whose left operand the softmax becomes."""
+    seen: set[fx.Node] = set()
+    todo, hits = [softmax], []
+    while todo:
+        node = todo.pop()
+        for user in node.users:
+            if user in seen:
+                continue
+            seen.add(user)
+            if _is_mixing(user, products):
+                if _factors(user)[0] is node:
+                    hits.append(user)
+            elif ops.name(user) in _WEIGHT_STEPS:
+                todo.append(user)
+    return hits[0] if len(hits) == 1 else None

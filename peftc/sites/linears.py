@@ -1,0 +1,180 @@
+"""Every use of a matrix parameter, whatever its spelling.
+
+In: a graph and the parameter paths of its placeholders.  Out: `Linear` for products
+`y = x W^T (+ bias)` with one two-dimensional parameter; `EmbeddingAnchor` for rows of a
+table; and, as `opaque`, products with parameters that are not of that form (stacked
+experts, convolutions, a bias added by a second operator).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from peftc.sites import ops
+from peftc.sites.anchors import EmbeddingAnchor, LinearAnchor
+from peftc.sites.flow import strip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MATRIX_LAYOUTS = ops.CASTS | frozenset(
+    ("t", "transpose", "permute", "contiguous", "getattr", "swapaxes", "detach")
+)
+_STACK_LAYOUTS = _MATRIX_LAYOUTS | ops.PIECES | frozenset(("view", "reshape", "index"))
+"""How one expert's matrix is taken from a stack of them."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One product with a matrix parameter; `out` x `in` whatever the storage."""
+
+    anchor: LinearAnchor
+    transposed: bool
+
+    @property
+    def call(self) -> fx.Node:
+        """The node of the product."""
+        return self.anchor.call
+
+    @property
+    def inside(self) -> int:
+        """The number of input channels."""
+        return ops.shape(self.anchor.weight)[0 if self.transposed else 1]
+
+    @property
+    def outside(self) -> int:
+        """The number of output channels."""
+        return ops.shape(self.anchor.weight)[1 if self.transposed else 0]
+
+
+@dataclass(frozen=True)
+class Products:
+    """All products of a graph with its parameters, by their node."""
+
+    linears: dict[fx.Node, Linear]
+    gathers: dict[fx.Node, EmbeddingAnchor]
+    opaque: dict[fx.Node, tuple[fx.Node, ...]]
+    """Products of another form, with the parameters that enter them."""
+
+    def is_product(self, node: fx.Node) -> bool:
+        """Whether a matrix of parameters enters here."""
+        return node in self.linears or node in self.opaque
+
+
+def find_products(graph: fx.Graph, names: Mapping[fx.Node, str]) -> Products:
+    """Read the products off a graph."""
+    found = Products({}, {}, {})
+    for node in graph.nodes:
+        operator = ops.name(node)
+        if operator == "embedding":
+            _note_gather(node, names, found)
+        elif operator in ops.PRODUCTS:
+            _note_product(node, names, found)
+    return found
+
+
+def _note_gather(node: fx.Node, names: Mapping[fx.Node, str], found: Products) -> None:
+    # F.embedding takes the index first, aten.embedding the table.
+    first, second = ops.operands(node)
+    nodes = [n for n in (first, second) if isinstance(n, fx.Node)]
+    table = next((n for n in nodes if n in names), None)
+    if table is not None and len(nodes) == 2:
+        index = nodes[0] if nodes[1] is table else nodes[1]
+        found.gathers[node] = EmbeddingAnchor(node, index, table)
+
+
+def _note_product(node: fx.Node, names: Mapping[fx.Node, str], found: Products) -> None:
+    linear = _linear(node, names)
+    if linear is not None:
+        found.linears[node] = linear
+        return
+    entering = (strip(n, _STACK_LAYOUTS) for n in node.all_input_nodes)
+    parameters = tuple(n for n in entering if n in names and len(ops.shape(n)) > 1)
+    if parameters:
+        found.opaque[node] = parameters
+
+
+def _linear(node: fx.Node, names: Mapping[fx.Node, str]) -> Linear | None:
+    parts = _parts(node)
+    if parts is None:
+        return None
+    x, matrix, bias, reads_out_in = parts
+    weight = strip(matrix, _MATRIX_LAYOUTS)
+    if weight not in names or len(ops.shape(weight)) != 2:
+        return None
+    if bias is not None and bias not in names:
+        return None
+    if bias is None and _is_biased_later(node, names):
+        return None
+    turned = _turns(matrix, weight) == reads_out_in
+    flat = ops.name(node) in ("addmm", "mm")
+    y = _unflattened(node) if flat else node
+    source = _unflattened_input(x, y) if flat else x
+    return Linear(LinearAnchor(node, source, y, weight, bias), turned)
+
+
+def _parts(
+    node: fx.Node,
+) -> tuple[fx.Node, fx.Node, fx.Node | None, bool] | None:
+    """x, the matrix, the bias, and whether the matrix is used as [out, in]."""
+    operator = ops.name(node)
+    if operator == "linear":
+        x, matrix = ops.argument(node, 0, "input"), ops.argument(node, 1, "weight")
+        bias = ops.argument(node, 2, "bias")
+    elif operator == "addmm":
+        bias = ops.argument(node, 0, "input")
+        x, matrix = ops.argument(node, 1, "mat1"), ops.argument(node, 2, "mat2")
+        if any(node.kwargs.get(k, 1) != 1 for k in ("alpha", "beta")):
+            return None
+    elif operator in ("matmul", "mm"):
+        x, matrix = (
+            ops.argument(node, 0, "input"),
+            ops.argument(node, 1, "other", "mat2"),
+        )
+        bias = None
+    else:
+        return None
+    if not isinstance(x, fx.Node) or not isinstance(matrix, fx.Node):
+        return None
+    return x, matrix, bias, operator == "linear"
+
+
+def _turns(matrix: fx.Node, weight: fx.Node) -> bool:
+    """Whether an odd number of transpositions lies between."""
+    odd = False
+    node = matrix
+    while node is not weight:
+        operator = ops.name(node)
+        is_attribute = operator == "getattr" and node.args[1] in ("T", "mT")
+        odd ^= operator in ("t", "transpose", "permute", "swapaxes") or is_attribute
+        node = node.all_input_nodes[0]
+    return odd
+
+
+def _is_biased_later(node: fx.Node, names: Mapping[fx.Node, str]) -> bool:
+    """Whether a parameter is added to the product by the next operator."""
+    return any(
+        ops.name(user) == "add" and any(i in names for i in user.all_input_nodes)
+        for user in node.users
+    )
+
+
+def _unflattened(node: fx.Node) -> fx.Node:
+    """The view that gives a flat product its batch axes back, or the product."""
+    users = tuple(node.users)
+    if len(users) == 1 and ops.name(users[0]) in ("view", "reshape"):
+        same = ops.shape(users[0])[-1:] == ops.shape(node)[-1:]
+        return users[0] if same else node
+    return node
+
+
+def _unflattened_input(x: fx.Node, y: fx.Node) -> fx.Node:
+    """The value before the view that took the batch axes away, if `y` has them back."""
+    if ops.name(x) not in ("view", "reshape"):
+        return x
+    source = x.all_input_nodes[0]
+    same = ops.shape(source)[:-1] == ops.shape(y)[:-1]
+    return source if same and ops.shape(source)[-1:] == ops.shape(x)[-1:] else x

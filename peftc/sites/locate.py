@@ -1,0 +1,328 @@
+"""The sites of one captured graph, by its dataflow alone.
+
+In: a graph, the parameter path of each of its parameter placeholders, and the paths
+that share a storage.  Out: `Survey`: the sites with their anchors in forward order, and
+what the dataflow did not tell.  No name of an architecture, module or parameter is
+read: a path is only where a site is found again.
+
+Row numbers of fused weights cost a small execution, so `peftc.sites.rows` adds them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from peftc.sites import ops
+from peftc.sites.anchors import HiddenAnchor, Located, NormAnchor
+from peftc.sites.flow import strip
+from peftc.sites.reading import read
+from peftc.sites.roles import Place, Use, assign
+from peftc.view import ROLES, Site, Unresolved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from torch import fx
+
+    from peftc.sites.anchors import EmbeddingAnchor
+    from peftc.sites.linears import Linear
+    from peftc.sites.norms import Norm
+    from peftc.sites.reading import Reading
+    from peftc.sites.roles import Edge, Roles
+
+ROWED = frozenset(("q", "k", "v", "up", "gate"))
+"""Roles that can be rows of a fused weight."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A site in a graph, with the values in which only its channels are left."""
+
+    located: Located
+    position: int
+    values: tuple[fx.Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that the dataflow told of one graph, in forward order."""
+
+    found: tuple[Found, ...]
+    unresolved: tuple[Unresolved, ...]
+    layers: int
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Parameter paths of placeholders; of shared parameters all paths."""
+
+    names: Mapping[fx.Node, str]
+    ties: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def all(self, node: fx.Node) -> tuple[str, ...]:
+        """The paths of a parameter, in the model's order."""
+        path = self.names[node]
+        return self.ties.get(path, (path,))
+
+
+def locate(
+    graph: fx.Graph,
+    names: Mapping[fx.Node, str],
+    ties: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[Located, ...]:
+    """The sites of a graph with their anchors, in forward order.
+
+    Args:
+        names: the parameter path of each parameter placeholder.
+        ties: for each path of a shared parameter all its paths, in the model's order.
+    """
+    return tuple(f.located for f in survey(graph, names, ties).found)
+
+
+def survey(
+    graph: fx.Graph,
+    names: Mapping[fx.Node, str],
+    ties: Mapping[str, tuple[str, ...]] | None = None,
+) -> Survey:
+    """The sites of a graph, and what the dataflow did not tell."""
+    reading = read(graph, names)
+    roles = assign(reading)
+    paths = Paths(names, ties or {})
+    found = [
+        *_linear_sites(reading, roles, paths),
+        *_edge_sites(reading, roles, paths),
+        *_norm_sites(reading, roles, paths),
+        *_table_sites(reading, paths),
+    ]
+    found.sort(key=lambda f: (f.position, _rank(f.located.site)))
+    return Survey(
+        _distinct(found, roles), tuple(roles.unresolved), reading.streams.layers
+    )
+
+
+def _rank(site: Site) -> int:
+    return ROLES.index(site.role) if site.role else len(ROLES)
+
+
+def _distinct(found: Sequence[Found], roles: Roles) -> tuple[Found, ...]:
+    """Keep the first of sites that one key would name, and say so."""
+    kept: dict[str, Found] = {}
+    for one in found:
+        site = one.located.site
+        if kept.setdefault(site.key, one) is not one:
+            why = f"`{site.key}` already names {kept[site.key].located.site.weight}"
+            roles.miss(site.weight or site.key, why, site.role)
+    return tuple(kept.values())
+
+
+def _owner(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _common(places: Iterable[Place]) -> Place:
+    """The place of all uses; where they differ (shared layers), no layer."""
+    distinct = list(dict.fromkeys(places))
+    if len(distinct) == 1:
+        return distinct[0]
+    stacks = {p.stack for p in distinct}
+    return Place(
+        None,
+        stacks.pop() if len(stacks) == 1 else "",
+        cross=all(p.cross for p in distinct),
+        in_block=any(p.in_block for p in distinct),
+    )
+
+
+def _linear_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:
+    by_weight: dict[fx.Node, list[Use]] = defaultdict(list)
+    for use in roles.uses:
+        by_weight[use.linear.anchor.weight].append(use)
+    for uses in by_weight.values():
+        yield from _weight_sites(_agreed(uses, roles, paths), reading, paths)
+
+
+def _agreed(uses: list[Use], roles: Roles, paths: Paths) -> dict[str, list[Use]]:
+    """The uses of one weight by role.  If its uses have different roles it has none:
+    a rewrite of some uses of a weight would have no merged form."""
+    by_call: dict[fx.Node, set[str]] = defaultdict(set)
+    by_role: dict[str, list[Use]] = defaultdict(list)
+    for use in uses:
+        by_call[use.linear.call].add(use.role)
+        by_role[use.role].append(use)
+    if len({frozenset(told) for told in by_call.values()}) == 1:
+        return by_role
+    path = paths.all(uses[0].linear.anchor.weight)[0]
+    roles.miss(path, "its uses have different roles", *sorted(filter(None, by_role)))
+    once = {use.linear.call: Use(use.linear, "", use.place) for use in uses}
+    return {"": list(once.values())}
+
+
+def _weight_sites(
+    by_role: dict[str, list[Use]], reading: Reading, paths: Paths
+) -> Iterator[Found]:
+    for role, uses in by_role.items():
+        yield _linear_site(role, uses, reading, paths)
+    if _is_fused(by_role, reading):
+        uses = next(iter(by_role.values()))
+        yield _linear_site("", uses, reading, paths, fused=True)
+
+
+def _is_fused(by_role: dict[str, list[Use]], reading: Reading) -> bool:
+    """Whether other channels of the weight go elsewhere than to one role."""
+    told = ROWED & by_role.keys()
+    if len(by_role) > 1:
+        return bool(told)
+    return bool(told) and any(
+        _leaks(use, reading) for uses in by_role.values() for use in uses
+    )
+
+
+def _leaks(use: Use, reading: Reading) -> bool:
+    """Whether the linear's output reaches a product or sum past the role's value."""
+    y, ends = use.linear.anchor.y, reading.ends
+    if not use.values or y in use.values:
+        return False
+    after = reading.flow.ahead(y, lambda n: n in use.values or n in ends)
+    return any(n in ends and n not in use.values for n in after)
+
+
+def _linear_site(
+    role: str, uses: list[Use], reading: Reading, paths: Paths, *, fused: bool = False
+) -> Found:
+    first: Linear = uses[0].linear
+    weight, *others = _ordered(paths.all(first.anchor.weight), role)
+    place = _common(use.place for use in uses)
+    bias = first.anchor.bias
+    site = Site(
+        key=f"{_owner(weight)}:{role}",
+        role=role,
+        kind="linear",
+        owner=_owner(weight),
+        sizes=(("in", first.inside), ("out", first.outside)),
+        dtype=ops.dtype(first.anchor.weight),
+        layer=place.layer,
+        stack=place.stack,
+        cross=place.cross,
+        in_block=place.in_block,
+        weight=weight,
+        bias="" if bias is None else paths.all(bias)[-1 if role == "head" else 0],
+        fused=fused,
+        transposed=first.transposed,
+        tied=others[0] if others else "",
+        calls=len(uses),
+    )
+    anchors = tuple(use.linear.anchor for use in uses)
+    values = tuple(v for use in uses for v in use.values)
+    position = reading.flow.order[first.call]
+    return Found(Located(site, anchors), position, () if fused else values)
+
+
+def _ordered(paths: tuple[str, ...], role: str) -> tuple[str, ...]:
+    """The paths of a parameter, the one of this role's module first: tables come
+    before the heads that are tied to them."""
+    return (paths[-1], *paths[:-1]) if role == "head" else paths
+
+
+def _edge_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:
+    by_key: dict[str, list[Edge]] = defaultdict(list)
+    for edge in roles.edges:
+        by_key[f"{_owner(_source_path(edge, reading, paths))}:{edge.role}"].append(edge)
+    for key, edges in by_key.items():
+        yield _edge_site(key, edges, reading, paths)
+
+
+def _source_path(edge: Edge, reading: Reading, paths: Paths) -> str:
+    linear = reading.products.linears.get(edge.source)
+    if linear is not None:
+        return paths.all(linear.anchor.weight)[0]
+    return paths.all(reading.products.opaque[edge.source][0])[0]
+
+
+def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> Found:
+    first = edges[0]
+    place = _common(edge.place for edge in edges)
+    linear = reading.products.linears.get(first.source)
+    is_output = linear is not None and _is_output(first.h, linear)
+    site = Site(
+        key=key,
+        role=first.role,
+        kind="hidden",
+        owner=key.rpartition(":")[0],
+        sizes=(("hidden", ops.shape(first.h)[-1]),),
+        dtype=ops.dtype(first.h),
+        layer=place.layer,
+        stack=place.stack,
+        cross=place.cross,
+        weight=_source_path(first, reading, paths) if is_output else "",
+        post_norm=first.norm is not None,
+        tap=all(edge.u is not None for edge in edges),
+        calls=len(edges),
+    )
+    anchors = tuple(HiddenAnchor(e.h, e.reader, e.u, e.norm) for e in edges)
+    return Found(Located(site, anchors), reading.flow.order[first.h])
+
+
+def _is_output(h: fx.Node, linear: Linear) -> bool:
+    """Whether only layout, casts and dropout lie between."""
+    return strip(h, ops.TRANSPARENT) in (linear.call, linear.anchor.y)
+
+
+def _norm_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:
+    by_gain: dict[fx.Node, list[Norm]] = defaultdict(list)
+    for norm in reading.norms:
+        if norm.gain is not None:
+            by_gain[norm.gain].append(norm)
+    for gain, norms in by_gain.items():
+        place = _common(roles.place(norm.y) for norm in norms)
+        path, *others = paths.all(gain)
+        offset = norms[0].offset
+        site = Site(
+            key=f"{_owner(path)}:norm",
+            role="norm",
+            kind="norm",
+            owner=_owner(path),
+            sizes=(("hidden", ops.shape(gain)[-1]),),
+            dtype=ops.dtype(gain),
+            layer=place.layer,
+            stack=place.stack,
+            cross=place.cross,
+            in_block=place.in_block,
+            weight=path,
+            bias="" if offset is None else paths.all(offset)[0],
+            tied=others[0] if others else "",
+            calls=len(norms),
+        )
+        anchors = (NormAnchor(gain, offset),)
+        yield Found(Located(site, anchors), reading.flow.order[norms[0].y])
+
+
+def _table_sites(reading: Reading, paths: Paths) -> Iterator[Found]:
+    by_table: dict[fx.Node, list[EmbeddingAnchor]] = defaultdict(list)
+    for gather in reading.products.gathers.values():
+        by_table[gather.weight].append(gather)
+    for table, gathers in by_table.items():
+        path, *others = paths.all(table)
+        is_input = all(_is_input(g.index, paths) for g in gathers)
+        rows, width = ops.shape(table)
+        site = Site(
+            key=f"{_owner(path)}:{'emb' if is_input else ''}",
+            role="emb" if is_input else "",
+            kind="embedding",
+            owner=_owner(path),
+            sizes=(("in", rows), ("hidden", width)),
+            dtype=ops.dtype(table),
+            in_block=False,
+            weight=path,
+            tied=others[0] if others else "",
+            calls=len(gathers),
+        )
+        position = reading.flow.order[gathers[0].call]
+        yield Found(Located(site, tuple(gathers)), position)
+
+
+def _is_input(index: fx.Node, paths: Paths) -> bool:
+    """Whether the index is an input of the model as it is."""
+    node = strip(index, ops.VIEWS | ops.CASTS)
+    return node.op == "placeholder" and node not in paths.names

@@ -1,0 +1,249 @@
+"""The operators of a captured graph, by what they do to a value.
+
+In: fx nodes as Dynamo or AOT write them.  Out: one name per operator whatever its
+spelling (`torch.add`, `operator.iadd`, `x.add_`, `aten.add.Tensor` are all `add`), and
+predicates over nodes.  Nothing here knows a model; nothing adds a guard to the graph.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+VIEWS = frozenset(
+    [
+        "view",
+        "reshape",
+        "transpose",
+        "permute",
+        "contiguous",
+        "unsqueeze",
+        "squeeze",
+        "flatten",
+        "unflatten",
+        "clone",
+        "t",
+        "view_as",
+        "reshape_as",
+        "movedim",
+        "swapaxes",
+        "_unsafe_view",
+        "detach",
+    ]
+)
+CASTS = frozenset(
+    ["to", "float", "half", "bfloat16", "double", "type", "type_as", "_to_copy"]
+)
+DROPOUTS = frozenset(("dropout", "native_dropout", "feature_dropout"))
+TRANSPARENT = VIEWS | CASTS | DROPOUTS
+"""The value goes through, at most laid out, rounded or masked anew."""
+
+PIECES = frozenset(
+    [
+        "getitem",
+        "chunk",
+        "split",
+        "split_with_sizes",
+        "tensor_split",
+        "unbind",
+        "narrow",
+        "select",
+        "slice",
+        "split_copy",
+    ]
+)
+SCALES = frozenset(("mul", "div", "neg"))
+SUMS = frozenset(("add", "sub"))
+ACTIVATIONS = frozenset(
+    [
+        "silu",
+        "gelu",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "softplus",
+        "mish",
+        "hardswish",
+        "hardsigmoid",
+        "hardtanh",
+        "logsigmoid",
+        "glu",
+        "prelu",
+        "threshold",
+        "sigmoid",
+        "tanh",
+        "exp",
+        "erf",
+        "pow",
+        "square",
+        "sqrt",
+        "rsqrt",
+        "log",
+        "log1p",
+        "abs",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "minimum",
+        "maximum",
+        "where",
+        "softsign",
+        "reciprocal",
+    ]
+)
+NORMS = frozenset(
+    ("layer_norm", "rms_norm", "native_layer_norm", "_fused_rms_norm", "normalize")
+)
+POINTWISE = TRANSPARENT | PIECES | SCALES | SUMS | ACTIVATIONS | NORMS
+"""No token or channel is mixed with another, norms over the last axis excepted."""
+
+ASSEMBLIES = frozenset(
+    [
+        "cat",
+        "concat",
+        "stack",
+        "expand",
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "index_copy",
+        "index_put",
+        "slice_scatter",
+        "pad",
+        "roll",
+        "index_select",
+        "gather",
+        "index",
+        "flip",
+    ]
+)
+"""What heads and caches are put together with."""
+
+MATMULS = frozenset(("matmul", "mm", "bmm", "baddbmm", "addmm", "linear", "einsum"))
+GROUPED = frozenset(("_grouped_mm", "grouped_mm", "grouped_mm_fallback"))
+PRODUCTS = MATMULS | GROUPED | frozenset(("conv1d", "conv2d", "conv3d", "conv"))
+ATTENTIONS = frozenset(
+    [
+        "scaled_dot_product_attention",
+        "flex_attention",
+        "flex_attention_hop",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "flash_attn_func",
+    ]
+)
+
+_SPELLINGS = {
+    "iadd": "add",
+    "isub": "sub",
+    "imul": "mul",
+    "multiply": "mul",
+    "truediv": "div",
+    "itruediv": "div",
+    "divide": "div",
+    "negative": "neg",
+    "_softmax": "softmax",
+    "_safe_softmax": "softmax",
+    "silu_": "silu",
+    "__getitem__": "getitem",
+}
+_HOMES = ("torch", "_operator", "operator", "builtins", "transformers")
+
+
+def name(node: fx.Node) -> str:
+    """The operator of a node, spelt one way; "" for inputs, constants and outputs."""
+    if node.op == "call_method":
+        spelt = str(node.target)
+    elif node.op == "call_function":
+        spelt = _function(node.target)
+    else:
+        return ""
+    if spelt.endswith("_") and not spelt.startswith("__"):
+        spelt = spelt.rstrip("_")
+    return _SPELLINGS.get(spelt, spelt)
+
+
+def _function(target: Any) -> str:
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return str(target.name())
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.partition("::")[2]
+    home = getattr(target, "__module__", None) or ""
+    spelt = str(getattr(target, "__name__", ""))
+    return spelt if home.partition(".")[0] in _HOMES else f"{home}.{spelt}"
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether the node writes into its first operand."""
+    if node.op == "call_method":
+        spelt = str(node.target)
+        return spelt.endswith("_") and not spelt.endswith("__")
+    return node.op == "call_function" and node.target is operator.setitem
+
+
+def argument(node: fx.Node, index: int, *keywords: str) -> Any:
+    """An argument by position or by any of its names; None if it is not given."""
+    if index < len(node.args):
+        return node.args[index]
+    return next((node.kwargs[k] for k in keywords if k in node.kwargs), None)
+
+
+def operands(node: fx.Node) -> tuple[Any, Any]:
+    """Both sides of a binary operator."""
+    return argument(node, 0, "input"), argument(node, 1, "other")
+
+
+def tensor(node: fx.Node) -> torch.Tensor | None:
+    """The fake tensor that stands for the value, if it is one tensor."""
+    value = node.meta.get("example_value", node.meta.get("val"))
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def shape(node: fx.Node) -> tuple[int, ...]:
+    """The sizes of the value; of a dynamic size its hint.  () if it is no tensor."""
+    value = tensor(node)
+    return () if value is None else tuple(size(s) for s in value.shape)
+
+
+def size(length: int | torch.SymInt) -> int:
+    """A size as a number, without adding a guard."""
+    if isinstance(length, torch.SymInt):
+        hint = length.node.hint
+        return -1 if hint is None else int(hint)
+    return int(length)
+
+
+def dtype(node: fx.Node) -> str:
+    """The dtype of the value (`float32`), or ""."""
+    value = tensor(node)
+    return "" if value is None else str(value.dtype).removeprefix("torch.")
+
+
+def is_sum(node: object) -> bool:
+    """Whether the node adds two tensors of one shape, without broadcasting."""
+    if not isinstance(node, fx.Node) or name(node) != "add":
+        return False
+    left, right = operands(node)
+    if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
+        return False
+    return len(shape(node)) > 1 and shape(left) == shape(right) == shape(node)
+
+
+def is_pointwise(node: fx.Node) -> bool:
+    """Whether no token is mixed with another, and channels in norms at most."""
+    if name(node) in ("mean", "var"):
+        return argument(node, 1, "dim") in (-1, [-1], (-1,))
+    return name(node) in POINTWISE
+
+
+def is_unary(node: fx.Node) -> bool:
+    """Whether exactly one tensor goes in."""
+    return len(node.all_input_nodes) == 1

@@ -1,0 +1,137 @@
+"""Where sublayers add to the residual stream.
+
+In: a graph, its products and attentions.  Out: `Addition`s in forward order, each with
+its branches.
+
+An addition is `r + f(r)`: a tree of sums of one shape in which one leaf, `r`, leads to
+all the others through products with parameters.  The tree matters for parallel
+sublayers (`mlp + attn + r`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from peftc.sites import ops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import fx
+
+    from peftc.sites.attention import Attention
+    from peftc.sites.flow import Flow
+    from peftc.sites.linears import Products
+    from peftc.sites.norms import Norm
+
+_SCALED = ops.TRANSPARENT | ops.SCALES
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One sublayer's output `leaf`, read by the sum `reader`."""
+
+    leaf: fx.Node
+    reader: fx.Node
+    nodes: frozenset[fx.Node]
+    """What lies between the residual and the leaf."""
+    attentions: tuple[Attention, ...]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """One `r + f(r)`: the sum, r as it is added, r as the branches read it."""
+
+    sum: fx.Node
+    base: fx.Node
+    origin: fx.Node
+    branches: tuple[Branch, ...]
+    norm: Norm | None = None
+    """In a post-LN block: the norm that alone reads the sum."""
+
+    @property
+    def value(self) -> fx.Node:
+        """The residual value after this addition."""
+        return self.sum if self.norm is None else self.norm.y
+
+
+def find_additions(
+    graph: fx.Graph,
+    flow: Flow,
+    products: Products,
+    attentions: tuple[Attention, ...],
+) -> tuple[Addition, ...]:
+    """The additions of a graph, in its order."""
+    found = []
+    for node in graph.nodes:
+        if ops.is_sum(node) and not _is_inner(node):
+            addition = _addition(node, flow, products, attentions)
+            if addition is not None:
+                found.append(addition)
+    return tuple(found)
+
+
+def _is_inner(node: fx.Node) -> bool:
+    """Whether the sum is read by one other sum only."""
+    return len(node.users) == 1 and ops.is_sum(next(iter(node.users)))
+
+
+def leaves(node: fx.Node) -> Iterator[fx.Node]:
+    """What a sum adds up, sums that only it reads taken apart; else the node itself."""
+    if not ops.is_sum(node):
+        yield node
+        return
+    for operand in ops.operands(node):
+        if _is_inner(operand):
+            yield from leaves(operand)
+        else:
+            yield operand
+
+
+def _addition(
+    node: fx.Node, flow: Flow, products: Products, attentions: tuple[Attention, ...]
+) -> Addition | None:
+    added = list(leaves(node))
+    base = min(added, key=lambda leaf: flow.order[_origins(leaf)[-1]])
+    others = [leaf for leaf in added if leaf is not base]
+    for origin in _origins(base):
+        ways = {leaf: flow.between(origin, leaf) for leaf in others}
+        if ways and all(any(map(products.is_product, way)) for way in ways.values()):
+            branches = tuple(_branches(node, base, ways, attentions))
+            return Addition(node, base, origin, branches)
+    return None
+
+
+def _origins(base: fx.Node) -> tuple[fx.Node, ...]:
+    """The value added, and what it is a scaled or rounded copy of."""
+    found = [base]
+    while ops.name(base) in _SCALED and ops.is_unary(base):
+        base = base.all_input_nodes[0]
+        found.append(base)
+    return tuple(found)
+
+
+def _branches(
+    node: fx.Node,
+    base: fx.Node,
+    ways: dict[fx.Node, frozenset[fx.Node]],
+    attentions: tuple[Attention, ...],
+) -> Iterator[Branch]:
+    """The edges of a tree of sums: a part without `base` that is all attention or all
+    not (routed and shared experts) is one edge."""
+    for operand in ops.operands(node):
+        if operand is base:
+            continue
+        parts = [operand] if operand in ways else list(leaves(operand))
+        inside = [
+            [a for a in attentions if a.out in ways[leaf]]
+            for leaf in parts
+            if leaf in ways
+        ]
+        if base in parts or len(set(map(bool, inside))) > 1:
+            yield from _branches(operand, base, ways, attentions)
+        else:
+            way = frozenset((operand,)).union(*(ways[leaf] for leaf in parts))
+            yield Branch(operand, node, way, tuple(chain.from_iterable(inside)))

@@ -1,0 +1,270 @@
+"""What every linear of a graph is for, and where in the layers it is.
+
+In: a `Reading`.  Out: `Roles`: the uses of linears in their roles, the sublayer edges,
+the place of every node inside a block, and what could not be told, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from peftc.sites import ops
+from peftc.sites.feedforward import FeedForward, feed_forward
+from peftc.sites.flow import strip
+from peftc.sites.residual import leaves
+from peftc.view import Unresolved
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from peftc.sites.attention import Attention
+    from peftc.sites.linears import Linear
+    from peftc.sites.reading import Reading
+    from peftc.sites.residual import Addition, Branch
+    from peftc.sites.streams import Stack, Stream
+
+_CHOICES = frozenset(("topk", "argmax", "sort"))
+_EXPERTS = ("experts.up", "experts.gate", "experts.down")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the model: nowhere in a block, or a layer of a stack."""
+
+    layer: int | None = None
+    stack: Stack = ""
+    cross: bool = False
+    in_block: bool = False
+
+    def __str__(self) -> str:
+        """As people write it: `dec.layers.0.cross`."""
+        layer = "" if self.layer is None else f"layers.{self.layer}"
+        parts = (self.stack, layer, "cross" if self.cross else "")
+        return ".".join(filter(None, parts)) or "the model"
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a linear in one role.
+
+    In `values` only the channels of the role are left; empty if the role has all.
+    """
+
+    linear: Linear
+    role: str
+    place: Place
+    values: tuple[fx.Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The output of a sublayer (`attn`, `ffn`) or of a layer (`block`)."""
+
+    role: str
+    h: fx.Node
+    reader: fx.Node | None
+    source: fx.Node
+    """The last product that `h` comes from."""
+    place: Place
+    u: fx.Node | None = None
+    norm: fx.Node | None = None
+
+
+@dataclass
+class Roles:
+    """What was told; filled by `assign`."""
+
+    uses: list[Use] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
+    places: dict[fx.Node, Place] = field(default_factory=dict)
+    unresolved: list[Unresolved] = field(default_factory=list)
+
+    def miss(self, what: str, why: str, *roles: str) -> None:
+        """Say what was not told."""
+        self.unresolved.append(Unresolved(what, why, roles))
+
+    def place(self, node: fx.Node) -> Place:
+        """Where a node is."""
+        return self.places.get(node, Place())
+
+    def settle(self, nodes: frozenset[fx.Node] | set[fx.Node], place: Place) -> None:
+        """Put nodes at a place, unless they are at one."""
+        for node in nodes:
+            self.places.setdefault(node, place)
+
+
+def assign(reading: Reading) -> Roles:
+    """Tell the roles of a graph."""
+    roles = Roles()
+    for stream in reading.streams.all:
+        for addition, layer in zip(stream.additions, stream.layers, strict=True):
+            place = Place(layer, stream.stack, in_block=True)
+            for branch in addition.branches:
+                _branch(addition, branch, place, reading, roles)
+            if addition.norm is not None:
+                roles.settle({addition.norm.y}, place)
+        _blocks(stream, reading, roles)
+    _stray_attentions(reading, roles)
+    _head(reading, roles)
+    _rest(reading, roles)
+    return roles
+
+
+def _branch(
+    addition: Addition, branch: Branch, place: Place, reading: Reading, roles: Roles
+) -> None:
+    crossing = reading.streams.crossing
+    cross = any(a.out in crossing for a in branch.attentions)
+    place = replace(place, cross=cross)
+    roles.settle(branch.nodes, place)
+    if branch.attentions:
+        for attention in branch.attentions:
+            _attention(attention, place, reading, roles)
+        role = "attn"
+    else:
+        role = _feed_forward(branch, place, reading, roles)
+    if role:
+        roles.edges.append(_edge(role, addition, branch, place, reading))
+
+
+def _attention(
+    attention: Attention, place: Place, reading: Reading, roles: Roles
+) -> None:
+    for role, value in attention.inputs:
+        _input(role, value, place, reading, roles)
+    after = reading.flow.ahead(attention.out, reading.ends.__contains__)
+    if len(after) == 1 and after[0] in reading.products.linears:
+        roles.uses.append(Use(reading.products.linears[after[0]], "o", place))
+    else:
+        why = f"{len(after)} products or sums read the attention first, not one linear"
+        roles.miss(f"o of {place}", why, "o")
+
+
+def _input(
+    role: str, value: fx.Node, place: Place, reading: Reading, roles: Roles
+) -> None:
+    """Follow one input of an attention back to the linear that makes it."""
+    met = reading.flow.back(value, reading.ends.__contains__)
+    hits = met & reading.ends
+    told = reading.products.linears
+    linears = [told[n] for n in hits if n in told]
+    roles.settle(met - (hits - told.keys()), place)
+    if len(hits) == len(linears) == 1:
+        roles.uses.append(Use(linears[0], role, place, (value,)))
+        return
+    others = len(hits) - len(linears)
+    why = f"it is made from {len(linears)} linears and {others} other values"
+    roles.miss(f"{role} of {place}", why, role)
+
+
+def _feed_forward(branch: Branch, place: Place, reading: Reading, roles: Roles) -> str:
+    """Tell the parts of a branch without attention; its role, "" if it has none."""
+    flow, products = reading.flow, reading.products
+    stacked = _experts(branch, place, reading, roles)
+    parts = [
+        feed_forward(replace(branch, leaf=leaf), flow, products)
+        for leaf in leaves(branch.leaf)
+    ]
+    told = [part for part in parts if isinstance(part, FeedForward)]
+    for part in told:
+        roles.uses.append(Use(part.down, "down", place))
+        for role, piece in (("up", part.up), ("gate", part.gate)):
+            if piece is not None:
+                roles.uses.append(Use(piece.linear, role, place, (piece.value,)))
+    if not told and not stacked:
+        why = "; ".join(dict.fromkeys(p for p in parts if isinstance(p, str)))
+        roles.miss(f"ffn of {place}", why, "up", "gate", "down", "ffn")
+    return "ffn" if told or stacked else ""
+
+
+def _experts(branch: Branch, place: Place, reading: Reading, roles: Roles) -> bool:
+    """Note routers and stacked experts; whether there are any of the latter."""
+    flow, products = reading.flow, reading.products
+    for node in branch.nodes & products.linears.keys():
+        ends = flow.ahead(node, lambda n: n in reading.ends or ops.name(n) in _CHOICES)
+        if any(ops.name(n) in _CHOICES for n in ends):
+            roles.uses.append(Use(products.linears[node], "router", place))
+    parameters = [p for n in branch.nodes for p in products.opaque.get(n, ())]
+    if not any(len(ops.shape(p)) == 3 for p in parameters):
+        return False
+    why = "one tensor holds the matrices of all experts, which no rewrite reaches yet"
+    roles.miss(f"experts of {place}", why, *_EXPERTS)
+    return True
+
+
+def _edge(
+    role: str, addition: Addition, branch: Branch, place: Place, reading: Reading
+) -> Edge:
+    norm = None if addition.norm is None else addition.norm.y
+    source = _last_product(branch, reading)
+    u = _tap(addition, branch, reading)
+    return Edge(role, branch.leaf, branch.reader, source, place, u, norm)
+
+
+def _last_product(branch: Branch, reading: Reading) -> fx.Node:
+    inside = [n for n in branch.nodes if reading.products.is_product(n)]
+    return max(inside, key=reading.flow.order.__getitem__)
+
+
+def _tap(addition: Addition, branch: Branch, reading: Reading) -> fx.Node | None:
+    """The one value, of the edge's shape, that all first linears of a branch read."""
+    read = set()
+    for node in branch.nodes & reading.products.linears.keys():
+        x = reading.products.linears[node].anchor.x
+        way = reading.flow.between(addition.origin, x)
+        if not any(map(reading.products.is_product, way)):
+            read.add(strip(x, ops.VIEWS))
+    u = read.pop() if len(read) == 1 else None
+    return u if u is not None and ops.shape(u) == ops.shape(branch.leaf) else None
+
+
+def _blocks(stream: Stream, reading: Reading, roles: Roles) -> None:
+    """The edge after each layer."""
+    if not any(b.attentions for a in stream.additions for b in a.branches):
+        return
+    ends = dict(zip(stream.layers, stream.additions, strict=True))
+    for layer, addition in ends.items():
+        place = Place(layer, stream.stack, in_block=True)
+        order = reading.flow.order
+        last = max(addition.branches, key=lambda branch: order[branch.leaf])
+        source = _last_product(last, reading)
+        roles.edges.append(Edge("block", addition.value, None, source, place))
+
+
+def _stray_attentions(reading: Reading, roles: Roles) -> None:
+    """Attentions that add to no residual stream (poolers)."""
+    streams = reading.streams.all
+    branches = (b for s in streams for a in s.additions for b in a.branches)
+    told = {a.out for branch in branches for a in branch.attentions}
+    for attention in reading.attentions:
+        if attention.out not in told:
+            _attention(attention, Place(), reading, roles)
+    if not reading.attentions:
+        why = (
+            "the graph has no attention that is one call or two products and a softmax"
+        )
+        roles.miss("layers", why, "q", "k", "v", "o", "attn", "ffn", "block")
+
+
+def _head(reading: Reading, roles: Roles) -> None:
+    """The one linear outside the blocks that makes the first output."""
+    first = next(iter(reading.output.all_input_nodes), None)
+    if first is None:
+        return
+    ends = reading.flow.back(first, reading.ends.__contains__) & reading.ends
+    told = reading.products.linears
+    linears = [n for n in ends & told.keys() if not roles.place(n).in_block]
+    if len(linears) == len(ends) == 1:
+        roles.uses.append(Use(told[linears[0]], "head", Place()))
+    elif linears:
+        why = f"{len(ends)} products and sums make the first output, not one linear"
+        roles.miss("head", why, "head")
+
+
+def _rest(reading: Reading, roles: Roles) -> None:
+    """Linears without a role."""
+    told = {use.linear.call for use in roles.uses}
+    for node, linear in reading.products.linears.items():
+        if node not in told:
+            roles.uses.append(Use(linear, "", roles.place(node)))
