@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.plan import TooLarge
 from peftc.pipeline import Fact, plan_pass
-from peftc.plan.types import Plan
+
+if TYPE_CHECKING:
+    from peftc.plan.types import Plan
 
 SLACK = 2**24  # scalars that any model may be given
 FACTOR = 4  # added scalars for each of the base's

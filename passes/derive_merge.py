@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from peftc.expr.merge import Merged, derive_merge as derive
+from peftc.expr.merge import Merged
+from peftc.expr.merge import derive_merge as derive
+
 from peftc.pipeline import Fact, plan_pass
 from peftc.plan.equations import composed, definitions, environment, same_shape
 from peftc.plan.types import Merge, Plan, Rewrite
-from peftc.syntax.ast import Method
+
+if TYPE_CHECKING:
+    from peftc.syntax.ast import Method
 
 
 @plan_pass("derive-merge", requires={Fact.CHECKED}, ensures={Fact.MERGES_KNOWN})
@@ -17,7 +22,7 @@ def derive_merge(plan: Plan) -> Plan:
 
     rewrite:
         site s { apply ... }  ->  site s { apply ...; merge exact }
-        site s { apply ... }  ->  site s { apply ...; merge none "h passes through gelu" }
+        site s { apply ... }  ->  site s { apply ...; merge none "reason" }
 
     guards: none; a refusal is a result.
     """

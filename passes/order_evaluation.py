@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from peftc.expr.order import order
+
 from peftc.pipeline import Fact, plan_pass
 from peftc.plan.equations import composed, definitions, environment, same_shape
-from peftc.plan.types import Plan, Rewrite
+
+if TYPE_CHECKING:
+    from peftc.plan.types import Plan, Rewrite
 
 
 @plan_pass("order-evaluation", requires={Fact.CHECKED}, ensures={Fact.ORDERED})
@@ -15,7 +19,7 @@ def order_evaluation(plan: Plan) -> Plan:
     """Choose the cheapest order of each equation, once for equal sites.
 
     rewrite:
-        site s { apply ... }  ->  site s { apply ...; program y { %0 = linear(x, A) ... } }
+        site s { apply ... }  ->  site s { apply ...; program { %0 = linear(x, A) } }
 
     guards: none; an equation without an order is PEFT308.
     """

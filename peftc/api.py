@@ -49,9 +49,7 @@ def compile(
     return model
 
 
-def plan(
-    spec: str | Path, model: Any, *, seed: int = 0, dtype: str = "auto"
-) -> Plan:
+def plan(spec: str | Path, model: Any, *, seed: int = 0, dtype: str = "auto") -> Plan:
     """What a spec would do to a model; nothing is changed and no weights are needed.
 
     Args:
@@ -67,7 +65,9 @@ def plan(
     from peftc.sites.view import model_view, view_from_config
 
     source = read_spec(spec)
-    view = model_view(model) if isinstance(model, nn.Module) else view_from_config(model)
+    view = (
+        model_view(model) if isinstance(model, nn.Module) else view_from_config(model)
+    )
     return make_plan(source, view, seed=seed, dtype=dtype)
 
 

@@ -15,9 +15,10 @@ from peftc.passes import GRAPH_PIPELINE, PLAN_PIPELINE
 from peftc.pipeline import Guard, Manager, Watcher, load
 from peftc.plan.build import build
 from peftc.reproducer import Reproducer
-from peftc.resolve.files import LARGEST_FILE, gather
+from peftc.resolve.files import gather
 from peftc.resolve.requests import Request, requests
 from peftc.resolve.spec import apply_to
+from peftc.syntax.read import read_source
 from peftc.syntax.source import Source
 
 if TYPE_CHECKING:
@@ -36,15 +37,11 @@ def read_spec(spec: str | Path) -> Source:
     """
     if isinstance(spec, str) and not _is_path(spec):
         return Source("<spec>", spec)
-    path = Path(spec)
-    if not path.is_file():
-        raise fail(CannotUse(problem=f"there is no spec file `{path}`"))
-    if path.stat().st_size > LARGEST_FILE:
-        raise fail(CannotUse(problem=f"`{path}` is too large for a spec"))
     try:
-        return Source(str(path), path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise fail(CannotUse(problem=f"`{path}` cannot be read: {error}")) from None
+        return read_source(Path(spec))
+    except OSError as error:
+        problem = f"the spec file `{spec}` cannot be read: {error.strerror}"
+        raise fail(CannotUse(problem=problem)) from None
 
 
 def _is_path(text: str) -> bool:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import platform
 import traceback
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +23,8 @@ from peftc.passes import PIPELINE
 from peftc.plan.print import plan_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from peftc.plan.types import Plan
 
 PACKAGES = ("peftc", "torch", "transformers", "lark", "networkx", "safetensors")

@@ -1,4 +1,4 @@
-"""`peftc generate MODEL PROMPT`: what a model, with or without an adapter, continues."""
+"""`peftc generate MODEL PROMPT`: how a model, with or without adapter, goes on."""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ MARKER = "config.json"
 def command(
     adapter: Adapter,
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write.")
+    ],
     random_init: RandomInit = None,
 ) -> None:
     """Merge a saved adapter into its base and write a plain model folder."""

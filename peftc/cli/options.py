@@ -19,14 +19,18 @@ from peftc.plan.types import Plan
 if TYPE_CHECKING:
     from torch import nn
 
-Spec: TypeAlias = Annotated[str, typer.Argument(help="A .peft file, or a spec as text.")]
+Spec: TypeAlias = Annotated[
+    str, typer.Argument(help="A .peft file, or a spec as text.")
+]
 Model: TypeAlias = Annotated[
     str, typer.Argument(help="A folder with config.json, a config.json, or a hub name.")
 ]
 Adapter: TypeAlias = Annotated[
     Path, typer.Argument(help="A folder with adapter.safetensors.")
 ]
-Seed: TypeAlias = Annotated[int, typer.Option(help="Seed of the initial values.", min=0)]
+Seed: TypeAlias = Annotated[
+    int, typer.Option(help="Seed of the initial values.", min=0)
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="For programs.")]
 RandomInit: TypeAlias = Annotated[
     int | None,

@@ -31,7 +31,9 @@ def command(
 
     from peftc.sites.view import view_from_config
 
-    plan = make_plan(source, view_from_config(model), seed=seed, watch=watcher(print_ir))
+    plan = make_plan(
+        source, view_from_config(model), seed=seed, watch=watcher(print_ir)
+    )
     if as_json:
         print(json.dumps(plan_record(plan), indent=2))
     elif text:

@@ -57,7 +57,9 @@ def _row(group: list[Rewrite]) -> tuple[str, ...]:
 def _role(rewrite: Rewrite) -> str:
     site = rewrite.site
     parts = (site.stack, "cross" if site.cross else "", site.role or site.owner)
-    rows = f" ({len(site.rows)} row range{'s'[: len(site.rows) > 1]})" if site.rows else ""
+    rows = (
+        f" ({len(site.rows)} row range{'s'[: len(site.rows) > 1]})" if site.rows else ""
+    )
     return ".".join(p for p in parts if p) + rows
 
 

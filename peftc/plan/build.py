@@ -8,15 +8,15 @@ sizes are Python integers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
-from peftc.diagnostics.plan import LossNotSupported, NotWholeAtSite, TiedWeight
-from peftc.expr.ir import Literal
+from peftc.diagnostics.plan import LossNotSupported, NoTap, NotWholeAtSite, TiedWeight
+from peftc.expr.ir import Literal, depends_on
 from peftc.expr.knobs import bind_knobs
+from peftc.expr.places import HIDDEN
 from peftc.expr.sizes import NotWhole, Size
 from peftc.plan.equations import equation_of, knob_sizes
 from peftc.plan.types import AddedTensor, Application, ModelFacts, Plan, Rewrite
@@ -24,7 +24,9 @@ from peftc.syntax import ast
 from peftc.syntax.print import print_expr
 
 if TYPE_CHECKING:
-    from peftc.expr.equation import Declaration
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from peftc.expr.equation import Declaration, Equation
     from peftc.resolve.spec import Applied
     from peftc.syntax.source import Span
     from peftc.view import ModelView, Site
@@ -137,8 +139,7 @@ def _tensors(
     """The method's own tensors; those of what it wraps are the inner applications'."""
     site, method = applied.site, applied.method
     equation = equation_of(replace(application, wraps=()), site, {method.name: method})
-    if equation.losses:
-        raise fail(LossNotSupported(span=applied.span, method=method.name))
+    _check(applied, equation)
     sizes = {**dict(site.sizes), **knob_sizes(application)}
     written = dict(_written(method.clauses[applied.clause]))
     for declared in equation.declarations:
@@ -147,6 +148,17 @@ def _tensors(
         extent = "x".join(map(str, shape))
         shared = f"{group}/{declared.name}/{extent}" if declared.shared else ""
         yield AddedTensor(declared.name, shape, declared.kind, init, shared)
+
+
+def _check(applied: Applied, equation: Equation) -> None:
+    """Refuse what an equation asks for and the site or this version cannot give."""
+    name, span, site = applied.method.name, applied.span, applied.site
+    if equation.losses:
+        raise fail(LossNotSupported(span=span, method=name))
+    tap = HIDDEN["u"]
+    reads = any(depends_on(rule, {tap}) for rule in equation.rules.values())
+    if site.kind == "hidden" and reads and not site.tap:
+        raise fail(NoTap(span=span, method=name, name="u", site=site.key))
 
 
 def _whole(

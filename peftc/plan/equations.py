@@ -7,13 +7,14 @@ plan that was read from text is as good as one that was built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftc.expr.compose import Composed, compose
 from peftc.expr.elaborate import elaborate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from peftc.expr.equation import Equation
     from peftc.expr.ir import Node
     from peftc.plan.types import Application, Plan, Rewrite

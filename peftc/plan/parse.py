@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from textwrap import dedent
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from peftc.codegen.text import parse_program
 from peftc.diagnostics.core import PeftcError, fail
@@ -32,6 +31,9 @@ from peftc.syntax.ast import Method
 from peftc.syntax.parse import parse
 from peftc.syntax.source import Source, Span
 from peftc.view import Kind, Rows, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 PAIR = re.compile(r'([\w.]+)=("(?:[^"\\]|\\.)*"|\S+)')
 APPLY = re.compile(r"apply (\S+) (.*?) with(.*)")
@@ -227,7 +229,9 @@ def _tensor(text: str) -> AddedTensor:
     kind, name, shape, shared, init = match.groups()
     sizes = tuple(int(n) for n in shape.split(",") if n.strip())
     group = _unquote(_pairs(shared).get("shared", ""))
-    return AddedTensor(name, sizes, "param" if kind == "param" else "buffer", init, group)
+    return AddedTensor(
+        name, sizes, "param" if kind == "param" else "buffer", init, group
+    )
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from textwrap import indent
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ from peftc.syntax.print import print_method
 from peftc.view import Site
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from peftc.plan.types import AddedTensor, Application, Knob, Plan, Rewrite
 
 HEADER = "peftc-plan 1"

@@ -7,19 +7,22 @@ inside the folder of the spec are opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
 from peftc.diagnostics.resolve import CannotUse, Cycle, DefinedTwice
 from peftc.resolve.library import Library, standard_library
 from peftc.syntax import ast
 from peftc.syntax.parse import parse
-from peftc.syntax.source import Source
+from peftc.syntax.read import read_source
 
-LARGEST_FILE = 256 * 1024  # bytes, the parser's own limit
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from peftc.syntax.source import Source
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,8 @@ def _inside(path: ast.String, root: Path, user: Path) -> Path:
 
 
 def _read(path: ast.String, target: Path) -> Source:
-    if not target.is_file():
-        problem = f"there is no file `{path.value}`"
-        raise fail(CannotUse(span=path.span, problem=problem))
-    if target.stat().st_size > LARGEST_FILE:
-        problem = f"`{path.value}` is larger than {LARGEST_FILE // 1024} KiB"
-        raise fail(CannotUse(span=path.span, problem=problem))
     try:
-        return Source(str(target), target.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"`{path.value}` cannot be read: {error}"
+        return read_source(target)
+    except OSError as error:
+        problem = f"`{path.value}` cannot be read: {error.strerror}"
         raise fail(CannotUse(span=path.span, problem=problem)) from None

@@ -6,7 +6,6 @@ all that `peftc check` needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -15,8 +14,8 @@ from peftc.diagnostics.core import Diagnostics, PeftcError, fail, suggestion
 from peftc.diagnostics.resolve import (
     BadLayers,
     Cycle,
-    NotAWrapper,
     NoTarget,
+    NotAWrapper,
     NothingToCompile,
     TooMuch,
     UnknownMethod,
@@ -30,7 +29,7 @@ from peftc.syntax import ast
 from peftc.view import SCOPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from peftc.resolve.files import Unit
     from peftc.syntax.source import Span

@@ -65,7 +65,9 @@ def check_name(selector: Selector) -> None:
     if selector.glob or selector.target in NAMES:
         return
     near = suggestion(selector.target, NAMES)
-    hint = near or f'sites are {", ".join(NAMES)}; a path is written "*.{selector.target}"'
+    hint = (
+        near or f'sites are {", ".join(NAMES)}; a path is written "*.{selector.target}"'
+    )
     raise fail(UnknownTarget(span=selector.span, target=selector.target, hint=hint))
 
 

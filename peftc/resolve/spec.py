@@ -6,7 +6,6 @@ written order, each with the clause of the method that fits the site.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,8 @@ from peftc.resolve.selectors import Selector, check_layers, select
 from peftc.syntax import ast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from peftc.expr.knobs import Given
     from peftc.resolve.requests import Request
     from peftc.syntax.source import Span
@@ -89,15 +90,8 @@ def _wrap(request: Request, inner: tuple[Applied, ...]) -> Applied:
     )
     if clause is None:
         raise fail(_wrong_kind(request, site, site.role, request.span))
-    return Applied(
-        site,
-        request.method,
-        clause,
-        request.knobs,
-        request.span,
-        request.span,
-        inner,
-    )
+    method, knobs, call = request.method, request.knobs, request.span
+    return Applied(site, method, clause, knobs, call, call, inner)
 
 
 def _selected(
@@ -106,20 +100,12 @@ def _selected(
     """The applications at the sites of one selector; guards may leave sites out."""
     sites = select(selector, request.scopes, view)
     fits = partial(_clause_for, request.method, request.knobs, view)
-    fitting = [(site, fits(site)) for site in sites]
-    if sites and not any(match for _, match in fitting):
+    fitting = [match for site in sites if (match := fits(site))]
+    if sites and not fitting:
         raise fail(_unfit(request, selector, sites))
-    for site, match in fitting:
-        if match:
-            clause, target = match
-            yield Applied(
-                target,
-                request.method,
-                clause,
-                request.knobs,
-                request.span,
-                selector.span,
-            )
+    method, knobs, call = request.method, request.knobs, request.span
+    for clause, target in fitting:
+        yield Applied(target, method, clause, knobs, call, selector.span)
 
 
 def _clause_for(
@@ -129,7 +115,9 @@ def _clause_for(
 
     A redirection (`ffn.down`) is preferred over the site's kind.
     """
-    by_preference = sorted(enumerate(method.clauses), key=lambda c: "." not in c[1].place)
+    by_preference = sorted(
+        enumerate(method.clauses), key=lambda c: "." not in c[1].place
+    )
     for index, clause in by_preference:
         target = _target(clause.place, site, view)
         if target and _holds(clause.guard, method, knobs, target):
