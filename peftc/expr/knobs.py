@@ -112,7 +112,7 @@ def _inferred(
     return "size" if knob.name in sizes else "number"
 
 
-# --- values that users give ----------------------------------------------------------
+# --- values that users give --------------------------------------------------------
 
 
 def check_knobs(
@@ -237,7 +237,7 @@ def _show(given: Given) -> str:
     return f"{text}{given.unit}"
 
 
-# --- values at a site ----------------------------------------------------------------
+# --- values at a site --------------------------------------------------------------
 
 
 def bind_knobs(

@@ -8,7 +8,7 @@ value depends on a name without number.  Errors are raised as diagnostics.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
@@ -44,6 +44,11 @@ class Static:
     form: str
     arity: tuple[int, ...]
     apply: Callable[..., Number]
+
+    @property
+    def name(self) -> str:
+        """The name before the parentheses."""
+        return self.form.partition("(")[0]
 
 
 def near_sqrt(n: Number) -> int:
@@ -152,8 +157,15 @@ def _name(expr: ast.Expr, name: str, names: Environment) -> Value:
 
 def _binary(
     expr: ast.Binary, sides: tuple[ast.Expr, ast.Expr], names: Environment
-) -> Value:
+) -> Number | None:
     left, right = each(sides, names)
+    return combine(expr, left, right)
+
+
+def combine(
+    expr: ast.Binary, left: Number | None, right: Number | None
+) -> Number | None:
+    """The value of an operation, None where a side has none yet."""
     if right is not None and right == 0 and expr.op == "/":
         raise fail(CannotCompute(span=expr.span, problem="this divides by zero"))
     if left is None or right is None:
@@ -193,10 +205,21 @@ def _call(expr: ast.Call, name: str, names: Environment) -> Value:
     function = STATIC.get(name)
     if function is None:
         raise fail(_not_static(expr, name))
+    check_count(expr, function)
+    return call(expr, function, each(expr.args, names))
+
+
+def check_count(expr: ast.Call, function: Static) -> None:
+    """Refuse a call of a function of numbers with too many or too few arguments."""
     if len(expr.args) not in function.arity:
-        problem = f"`{name}` takes {function.arity[0]}, not {len(expr.args)}"
+        problem = f"`{function.name}` takes {function.arity[0]}, not {len(expr.args)}"
         raise fail(WrongArguments(span=expr.span, problem=problem, form=function.form))
-    values = each(expr.args, names)
+
+
+def call(
+    expr: ast.Call, function: Static, values: Sequence[Number | None]
+) -> Number | None:
+    """The value of a function of numbers, None where an argument has none yet."""
     if any(value is None for value in values):
         return None
     return _guarded(expr, lambda: function.apply(*values))

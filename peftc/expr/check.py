@@ -1,0 +1,284 @@
+"""Checking a method definition once, before any model exists.
+
+In: a parsed method.  Out: nothing, or a `PeftcError` with all errors of the definition.
+Sizes are names here: what is accepted has the right shapes whatever the numbers, except
+that a quotient such as `out/a` must come out whole at each site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from peftc.diagnostics.core import Diagnostics, PeftcError, fail, suggestion
+from peftc.diagnostics.definitions import (
+    AxisElsewhere,
+    BadDefault,
+    ClauseUnreachable,
+    KnobUnused,
+    NameTaken,
+    NothingRewritten,
+    TensorUnused,
+    UnknownFact,
+    UnknownKnobType,
+    UnknownPlace,
+    WrappedUnused,
+)
+from peftc.expr import numbers
+from peftc.expr.elaborate import Body, symbolic
+from peftc.expr.knobs import KNOB_TYPES, Given, convert, default_order, knob_types
+from peftc.expr.places import AXES, PLACES, TARGETS
+from peftc.expr.scope import REDIRECTIONS, TOKENS, kind_of
+from peftc.expr.spots import header, spot
+from peftc.expr.terms import FUNCTIONS
+from peftc.expr.uses import body_names, names_in
+from peftc.syntax import ast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from peftc.diagnostics.core import Diagnostic
+
+FACTS: Mapping[str, tuple[str, ...]] = {
+    "linear": ("biased",),
+    "hidden": (),
+    "norm": ("biased",),
+}
+"""What `where` may ask of a site: a bias of a linear, an offset of a norm."""
+
+ALL_AXES = frozenset(axis for axes in AXES.values() for axis in axes)
+
+
+def check_method(method: ast.Method) -> None:
+    """Check a definition.
+
+    Raises:
+        PeftcError: with all errors, those of the header first.
+    """
+    check = _Check(method)
+    for step in (_knobs, _defaults, _clauses):
+        for found in step(check):
+            check.errors.add(found)
+    for clause in method.clauses:
+        check.attempt(partial(_body, check, clause))
+    check.errors.check()
+
+
+@dataclass
+class _Check:
+    """A method under check."""
+
+    method: ast.Method
+    errors: Diagnostics = field(default_factory=Diagnostics)
+
+    @property
+    def kinds(self) -> dict[str, None]:
+        """The kinds of sites that the clauses rewrite."""
+        kinds = (kind_of(clause.place) for clause in self.method.clauses)
+        return dict.fromkeys(kind for kind in kinds if kind)
+
+    def attempt(self, step: Callable[[], None]) -> None:
+        """Run a step and keep its errors."""
+        try:
+            step()
+        except PeftcError as error:
+            self.errors.absorb(error)
+
+
+# --- knobs ---------------------------------------------------------------------------
+
+
+def _knobs(check: _Check) -> Iterator[Diagnostic]:
+    """Names and types of knobs, and that each has a use."""
+    used, seen = _used(check.method), set[str]()
+    for knob in check.method.params:
+        meaning = "a knob" if knob.name in seen else _meaning(check, knob.name)
+        if meaning:
+            span = spot(knob.span, knob.name)
+            yield NameTaken(span=span, name=knob.name, meaning=meaning)
+        elif knob.name not in used and knob.type != "method":
+            yield KnobUnused(span=spot(knob.span, knob.name), name=knob.name)
+        seen.add(knob.name)
+        if knob.type and knob.type not in KNOB_TYPES:
+            near = suggestion(knob.type, KNOB_TYPES)
+            hint = near or f"types are {', '.join(KNOB_TYPES)}"
+            span = spot(knob.span, knob.type, after=":")
+            yield UnknownKnobType(span=span, name=knob.type, hint=hint)
+    yield from _wrappers(check.method)
+
+
+def _used(method: ast.Method) -> set[str]:
+    """Knobs that the clauses read, or that defaults of such knobs read."""
+    used = set(body_names(method))
+    defaults = {p.name: p.default for p in method.params if p.default}
+    fresh = set(used)
+    while fresh:
+        reached = (names_in(defaults[name]) for name in fresh if name in defaults)
+        fresh = set().union(*reached) - used
+        used |= fresh
+    return used
+
+
+def _meaning(check: _Check, name: str) -> str:
+    """What a knob's name would hide, or the empty string."""
+    if any(name in PLACES[kind] for kind in check.kinds):
+        return "a value of the site"
+    if name in (*ALL_AXES, *TOKENS):
+        return "an axis"
+    if any(name in FACTS[kind] for kind in check.kinds):
+        return "a fact of sites"
+    return "a function" if name in (*FUNCTIONS, *numbers.TRUTH) else ""
+
+
+def _wrappers(method: ast.Method) -> Iterator[Diagnostic]:
+    wrapped = [knob for knob in method.params if knob.type == "method"]
+    for extra in wrapped[1:]:
+        problem = "a wrapper wraps one method; several are joined with `+` inside it"
+        yield WrappedUnused(span=extra.span, problem=problem)
+
+
+# --- defaults ------------------------------------------------------------------------
+
+
+def _defaults(check: _Check) -> Iterator[Diagnostic]:
+    """Every default is a value of its knob's type, as far as can be told."""
+    try:
+        order = default_order(check.method)
+    except PeftcError as error:
+        yield from error.diagnostics
+        return
+    params = {knob.name: knob for knob in check.method.params}
+    yield from (e for knob in params.values() for e in _wrapper_default(knob))
+    known: dict[str, numbers.Value] = dict.fromkeys(ALL_AXES)
+    known |= dict.fromkeys(order)
+    for name in order:
+        default = params[name].default
+        if default is None:
+            continue
+        elsewhere = list(_elsewhere(check, default))
+        yield from elsewhere
+        try:
+            if not elsewhere:
+                known[name] = _default(check.method, params[name], default, known)
+        except PeftcError as error:
+            yield from error.diagnostics
+
+
+def _wrapper_default(knob: ast.Parameter) -> Iterator[Diagnostic]:
+    if knob.type == "method" and knob.default:
+        problem = f"`{knob.name}` is what a spec wraps; it has no default"
+        yield BadDefault(span=knob.default.span, problem=problem)
+
+
+def _elsewhere(check: _Check, default: ast.Expr) -> Iterator[Diagnostic]:
+    """The axes in a default that some place of the method lacks."""
+    axes = names_in(default) & {*ALL_AXES, *TOKENS}
+    for axis in sorted(axes - {p.name for p in check.method.params}):
+        place = next((k for k in check.kinds if axis not in AXES[k]), "")
+        if place:
+            span = spot(default.span, axis)
+            yield AxisElsewhere(span=span, axis=axis, place=place)
+
+
+def _default(
+    method: ast.Method,
+    knob: ast.Parameter,
+    default: ast.Expr,
+    known: Mapping[str, numbers.Value],
+) -> numbers.Value:
+    kind = knob_types(method)[knob.name]
+    value = numbers.compute(default, known)
+    if kind.name == "flag" and not isinstance(value, bool):
+        problem = f"`{knob.name}` is a flag; its default is `true` or `false`"
+        raise fail(BadDefault(span=default.span, problem=problem))
+    if value is None:
+        return None
+    plain = float(value) if not isinstance(value, (int, str)) else value
+    try:
+        return convert(knob.name, kind, Given(plain, default.span))
+    except PeftcError as error:
+        found = error.diagnostics[0]
+        problem, hint = found.fill(found.label), found.fill(found.help)
+        raise fail(BadDefault(span=default.span, problem=problem, hint=hint)) from None
+
+
+# --- clauses -------------------------------------------------------------------------
+
+
+def _clauses(check: _Check) -> Iterator[Diagnostic]:
+    """Places, guards, and that every clause can be reached."""
+    clauses = check.method.clauses
+    for index, clause in enumerate(clauses):
+        if not kind_of(clause.place):
+            yield _unknown_place(clause)
+            continue
+        yield from _guard(check, clause)
+        for earlier in clauses[:index]:
+            if earlier.place == clause.place and _takes_all(earlier, clause):
+                span, line = header(clause.span), earlier.span.line
+                special = len(earlier.guard) < len(clause.guard)
+                hint = "put the special case first" if special else "join the two"
+                yield ClauseUnreachable(span=span, line=line, hint=hint)
+                break
+
+
+def _takes_all(earlier: ast.Clause, later: ast.Clause) -> bool:
+    if not earlier.guard:
+        return True
+    return bool(later.guard) and set(later.guard) <= set(earlier.guard)
+
+
+def _unknown_place(clause: ast.Clause) -> UnknownPlace:
+    redirections = [f"{b}.{r}" for b, roles in REDIRECTIONS.items() for r in roles]
+    near = suggestion(clause.place, (*PLACES, *redirections))
+    hint = near or f"places are {', '.join(PLACES)}, and {', '.join(redirections)}"
+    span = spot(clause.span, clause.place, after="on")
+    return UnknownPlace(span=span, name=clause.place, hint=hint)
+
+
+def _guard(check: _Check, clause: ast.Clause) -> Iterator[Diagnostic]:
+    types = knob_types(check.method)
+    flags = [name for name, kind in types.items() if kind.name == "flag"]
+    facts = FACTS[kind_of(clause.place)]
+    for name in clause.guard:
+        if name not in (*facts, *flags) or (name in types and name not in flags):
+            hint = suggestion(name, (*facts, *flags))
+            span = spot(header(clause.span), name, after="where")
+            place = clause.place
+            yield UnknownFact(span=span, name=name, place=place, hint=hint)
+
+
+def _body(check: _Check, clause: ast.Clause) -> None:
+    """Read a clause with sizes as names; then see that nothing in it is idle."""
+    kind = kind_of(clause.place)
+    if not kind:
+        return
+    types = {name: t.name for name, t in knob_types(check.method).items()}
+    body = Body(symbolic(kind, types))
+    for statement in clause.body:
+        body.take(statement)
+    if not any(isinstance(s, ast.Rule) for s in clause.body):
+        targets = ", ".join(f"`{t}'`" for t in TARGETS[kind])
+        body.errors.add(NothingRewritten(span=header(clause.span), targets=targets))
+    if not len(body.errors):
+        for idle in _idle(check, clause, body):
+            body.errors.add(idle)
+    body.errors.check()
+
+
+def _idle(check: _Check, clause: ast.Clause, body: Body) -> Iterator[Diagnostic]:
+    """Tensors and local names that nothing reads, wrapped methods not called."""
+    for statement in clause.body:
+        new: tuple[ast.Tensor | ast.Define, ...] = ()
+        if isinstance(statement, ast.Declare):
+            new = statement.tensors
+        elif isinstance(statement, ast.Define):
+            new = (statement,)
+        for node in new:
+            if node.name not in body.scope.read:
+                yield TensorUnused(span=spot(node.span, node.name), name=node.name)
+    for knob in check.method.params:
+        if knob.type == "method" and knob.name not in body.scope.read:
+            problem = f"this clause never calls `{knob.name}`"
+            yield WrappedUnused(span=header(clause.span), problem=problem)

@@ -1,0 +1,352 @@
+"""From the body of a clause to an `Equation`: declarations, rules, losses as IR.
+
+In: a clause of a checked method, the knobs' values and the site's sizes.  Out: an
+`Equation` over the leaves of the site and of its tensors.  Names of tensors and of
+sizes carry the prefix of the instance, so that two applications never meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from peftc.diagnostics.core import Diagnostics, PeftcError, fail, suggestion
+from peftc.diagnostics.definitions import (
+    CannotRewrite,
+    DistributionArguments,
+    InitialShape,
+    LossNotScalar,
+    NameTaken,
+    PrimedTwice,
+    RuleOrder,
+    RuleShape,
+    UnknownDistribution,
+)
+from peftc.diagnostics.equations import NotANumber
+from peftc.expr import terms
+from peftc.expr.equation import Declaration, Equation, Initial
+from peftc.expr.ir import leaf, literal, replace
+from peftc.expr.places import AXES, TARGETS
+from peftc.expr.scope import TOKENS, Scope, Value, effective, kind_of
+from peftc.expr.sizes import Size, show
+from peftc.expr.spots import spot
+from peftc.syntax import ast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from peftc.expr.ir import Leaf, Node
+    from peftc.expr.numbers import Number
+    from peftc.syntax.source import Span
+
+DISTRIBUTIONS = {
+    "kaiming": ("kaiming(a)", 1),
+    "normal": ("normal(std)", 1),
+    "uniform": ("uniform(low, high)", 2),
+    "orthogonal": ("orthogonal", 0),
+}
+
+
+def elaborate(
+    clause: ast.Clause,
+    knobs: Mapping[str, int | float | str | bool],
+    sizes: Mapping[str, int],
+    prefix: str = "",
+    inner: Mapping[str, Sequence[Equation]] | None = None,
+) -> Equation:
+    """The equation of one application at one site.
+
+    At a linear, a rule for `y` is the whole effect of the clause: what its rules for W,
+    bias and x do is in it, and they are not listed beside it.
+
+    Args:
+        knobs: the values of the method's knobs (`knobs.bind_knobs`).
+        sizes: the numbers of the site's axes.
+        prefix: of the names of tensors and sizes, `lora#2.`.
+        inner: for each knob of type `method`, the equations of what is wrapped.
+
+    Raises:
+        PeftcError: with all errors; of a method that was checked, only those that
+            depend on numbers (a division by zero).
+    """
+    wrapped = inner or {}
+    scope = _at_site(kind_of(clause.place), knobs, sizes, prefix)
+    scope.wrapped = {n: partial(_after, e, scope.kind) for n, e in wrapped.items()}
+    body = Body(scope, prefix)
+    for statement in clause.body:
+        body.take(statement)
+    body.errors.check()
+    return body.equation([e for parts in wrapped.values() for e in parts])
+
+
+def _at_site(
+    kind: str,
+    knobs: Mapping[str, int | float | str | bool],
+    sizes: Mapping[str, int],
+    prefix: str,
+) -> Scope:
+    flags = {n: v for n, v in knobs.items() if isinstance(v, bool)}
+    words = {n: v for n, v in knobs.items() if isinstance(v, str)}
+    numbers = {
+        n: v for n, v in knobs.items() if not isinstance(v, str) and n not in flags
+    }
+    whole = {n: v for n, v in numbers.items() if isinstance(v, int)}
+    return Scope(
+        kind,
+        {**numbers, **{axis: sizes[axis] for axis in AXES[kind]}},
+        {**{n: Size.of(prefix + n) for n in whole}, **_axes(kind)},
+        functions=words,
+        flags=flags,
+        extents={**{prefix + n: v for n, v in whole.items()}, **sizes},
+    )
+
+
+def _axes(kind: str) -> dict[str, Size]:
+    return {axis: Size.of(axis) for axis in AXES[kind]}
+
+
+def symbolic(kind: str, knobs: Mapping[str, str]) -> Scope:
+    """The scope in which a definition is checked: knobs have types, not values.
+
+    Args:
+        knobs: names of knob types by knob.
+    """
+    numbers = ("size", "count", "fraction", "scale", "number")
+    known = {n: None for n, t in knobs.items() if t in numbers}
+    return Scope(
+        kind,
+        {**known, **dict.fromkeys(AXES[kind])},
+        {**{n: Size.of(n) for n, t in knobs.items() if t == "size"}, **_axes(kind)},
+        functions={n: None for n, t in knobs.items() if t == "function"},
+        flags={n: None for n, t in knobs.items() if t == "flag"},
+        wrapped={n: _anything for n, t in knobs.items() if t == "method"},
+    )
+
+
+def _anything(value: Leaf) -> Node:
+    """What some method may make of a value."""
+    return leaf(f"#{value.name}", value.kind, value.axes)
+
+
+def _after(equations: Sequence[Equation], kind: str, value: Leaf) -> Node:
+    """A value of the site after other equations alone, in their order."""
+    node: Node = value
+    for equation in equations:
+        if kind == "linear":
+            change = effective(equation.rules)
+            (node,) = replace((change,), {value: node})
+        else:
+            node = equation.rules.get(value.name, node)
+    return node
+
+
+# --- statements ----------------------------------------------------------------------
+
+
+@dataclass
+class Body:
+    """A clause as far as it has been read; errors are collected, reading goes on."""
+
+    scope: Scope
+    prefix: str = ""
+    declarations: list[Declaration] = field(default_factory=list)
+    losses: list[Node] = field(default_factory=list)
+    ruled: dict[str, Span] = field(default_factory=dict)
+    errors: Diagnostics = field(default_factory=Diagnostics)
+
+    def equation(self, inner: Sequence[Equation] = ()) -> Equation:
+        """What the clause says, with the declarations of what it wraps."""
+        rules = self.scope.rules
+        if "y" in rules:
+            rules = {"y": rules["y"]}
+        origins = dict(self.scope.origins)
+        for equation in inner:
+            origins = {**equation.origins, **origins}
+        declared = (d for equation in inner for d in equation.declarations)
+        losses = (node for equation in inner for node in equation.losses)
+        return Equation(
+            (*self.declarations, *declared), rules, (*self.losses, *losses), origins
+        )
+
+    def take(self, statement: ast.Statement) -> None:
+        """Read one statement."""
+        match statement:
+            case ast.Declare(tensors=tensors):
+                for tensor in tensors:
+                    self._attempt(partial(self._declare, statement, tensor))
+            case ast.Define():
+                self._attempt(partial(self._define, statement))
+            case ast.Rule():
+                self._attempt(partial(self._rule, statement))
+            case ast.Loss():
+                self._attempt(partial(self._loss, statement))
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except PeftcError as error:
+            self.errors.absorb(error)
+
+    def _claim(self, name: str, span: Span) -> None:
+        """Take a new name; until it has a value, reading it fails silently."""
+        meaning = meaning_of(name, self.scope)
+        if meaning:
+            rewrite = name in TARGETS[self.scope.kind]
+            hint = f"`{name}' = ...` rewrites it" if rewrite else "choose another name"
+            where = spot(span, name)
+            raise fail(NameTaken(span=where, name=name, meaning=meaning, hint=hint))
+        self.scope.tensors[name] = None
+
+    def _declare(self, declare: ast.Declare, tensor: ast.Tensor) -> None:
+        self._claim(tensor.name, tensor.span)
+        axes, init = None, None
+        errors = Diagnostics()
+        try:
+            axes = self._axes(tensor)
+        except PeftcError as error:
+            errors.absorb(error)
+        try:
+            init = self._initial(tensor, axes)
+        except PeftcError as error:
+            errors.absorb(error)
+        if axes is not None:
+            name = self.prefix + tensor.name
+            node = leaf(name, declare.kind, axes)
+            self.scope.tensors[tensor.name] = Value(node)
+            if init:
+                new = Declaration(
+                    name, declare.kind, declare.shared, axes, init, tensor.span
+                )
+                self.declarations.append(new)
+        errors.check()
+
+    def _axes(self, tensor: ast.Tensor) -> tuple[Size, ...]:
+        errors, axes = Diagnostics(), []
+        for axis in tensor.axes:
+            try:
+                axes.append(self.scope.size(axis))
+            except PeftcError as error:
+                errors.absorb(error)
+        errors.check()
+        return tuple(axes)
+
+    def _initial(self, tensor: ast.Tensor, axes: tuple[Size, ...] | None) -> Initial:
+        if tensor.init is None:
+            return Initial("", node=literal(0))
+        self.scope.initial = True
+        try:
+            if isinstance(tensor.init, ast.Random):
+                return _random(tensor.init, axes, self.scope)
+            value = terms.evaluate(tensor.init, self.scope)
+        finally:
+            self.scope.initial = False
+        if axes is not None and value.axes and value.axes != axes:
+            shapes = f"{show(axes)}, its initial value is {show(value.axes)}"
+            problem = f"`{tensor.name}` is {shapes}"
+            raise fail(InitialShape(span=tensor.init.span, problem=problem))
+        return Initial("", node=value.node)
+
+    def _define(self, define: ast.Define) -> None:
+        self._claim(define.name, define.span)
+        self.scope.tensors[define.name] = terms.evaluate(define.value, self.scope)
+
+    def _rule(self, rule: ast.Rule) -> None:
+        kind, target = self.scope.kind, rule.target
+        where = spot(rule.span, f"{target}'")
+        if target not in TARGETS[kind]:
+            targets = ", ".join(f"`{t}'`" for t in TARGETS[kind])
+            place = {"place": kind, "targets": targets}
+            raise fail(CannotRewrite(span=where, target=target, **place))
+        errors = Diagnostics()
+        if target in self.ruled:
+            line = self.ruled[target].line
+            errors.add(PrimedTwice(span=where, target=target, line=line))
+        elif "y" in self.ruled:
+            errors.add(RuleOrder(span=where, target=target))
+        self.ruled.setdefault(target, where)
+        try:
+            node = self._right_side(rule)
+            self.scope.rules.setdefault(target, node)
+        except PeftcError as error:
+            errors.absorb(error)
+        errors.check()
+
+    def _right_side(self, rule: ast.Rule) -> Node:
+        value = terms.evaluate(rule.value, self.scope)
+        wanted = self.scope.site[rule.target].axes
+        if value.axes != wanted:
+            turned = value.axes[::-1] == wanted
+            shapes = {"wanted": show(wanted), "axes": show(value.axes)}
+            hint = "its transpose fits: `(...).T`" if turned else ""
+            target = rule.target
+            span = rule.value.span
+            raise fail(RuleShape(span=span, target=target, **shapes, hint=hint))
+        return value.node
+
+    def _loss(self, loss: ast.Loss) -> None:
+        value = terms.evaluate(loss.value, self.scope)
+        if value.axes:
+            axes = show(value.axes)
+            raise fail(LossNotScalar(span=loss.value.span, axes=axes))
+        self.losses.append(value.node)
+
+
+def meaning_of(name: str, scope: Scope) -> str:
+    """What a name means already, or the empty string."""
+    if name in scope.site:
+        return "a value of the site"
+    if name in (*AXES[scope.kind], *TOKENS):
+        return "an axis"
+    if name in scope.knobs:
+        return "a knob"
+    if name in scope.tensors:
+        return "defined above"
+    return "a function" if name in terms.FUNCTIONS else ""
+
+
+def _random(random: ast.Random, axes: tuple[Size, ...] | None, scope: Scope) -> Initial:
+    """A distribution, its numbers checked where they are known."""
+    name = random.distribution
+    if name not in DISTRIBUTIONS:
+        hint = (
+            suggestion(name, DISTRIBUTIONS) or f"there are {', '.join(DISTRIBUTIONS)}"
+        )
+        span = spot(random.span, name)
+        raise fail(UnknownDistribution(span=span, name=name, hint=hint))
+    form, count = DISTRIBUTIONS[name]
+    args = [_number(arg, scope) for arg in random.args]
+    problem = _unfit(name, args, count, axes)
+    if problem:
+        raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
+    return Initial(name, tuple(0.0 if arg is None else float(arg) for arg in args))
+
+
+def _number(expr: ast.Expr, scope: Scope) -> Number | None:
+    value = terms.evaluate(expr, scope)
+    if not value.constant:
+        problem = "a distribution takes numbers made of knobs and sizes"
+        raise fail(NotANumber(span=expr.span, problem=problem))
+    return value.number
+
+
+def _unfit(
+    name: str, args: list[Number | None], count: int, axes: tuple[Size, ...] | None
+) -> str:
+    """Why a distribution does not fit, or the empty string; None is not known yet."""
+    if len(args) != count:
+        return f"`{name}` takes {count or 'no'} numbers, not {len(args)}"
+    if axes is not None and name == "kaiming" and not axes:
+        return "`kaiming` needs an axis to take its range from"
+    if axes is not None and name == "orthogonal" and len(axes) != 2:
+        return f"`orthogonal` fills matrices, this is {show(axes)}"
+    if None in args:
+        return ""
+    known = [float(arg) for arg in args if arg is not None]
+    if name == "kaiming" and known[0] < 0:
+        return "the number of `kaiming` is 0 or more"
+    if name == "normal" and known[0] <= 0:
+        return "a standard deviation is above 0"
+    if name == "uniform" and known[0] >= known[1]:
+        return f"from {known[0]} to {known[1]} there is nothing"
+    return ""
