@@ -349,7 +349,7 @@ def _body(expr: ast.Binder, ranges: Mapping[str, Size], scope: Scope) -> Value:
         for name in ranges:
             del scope.bound[name]
         scope.read = outside | (scope.read - set(ranges))
-    if unused:
+    if unused and expr.kind in ("sum", "mean"):  # blocks may well be equal
         problem = f"nothing inside is indexed by `{unused[0]}`"
         raise fail(BinderUnused(span=expr.span, problem=problem))
     return value
