@@ -25,22 +25,8 @@ _SCORE_STEPS = (
     | ops.DROPOUTS
     | ops.SCALES
     | ops.SUMS
-    | frozenset(
-        [
-            "tanh",
-            "masked_fill",
-            "where",
-            "clamp",
-            "clamp_min",
-            "maximum",
-            "minimum",
-            "contiguous",
-            "view",
-            "reshape",
-            "cat",
-            "getitem",
-        ]
-    )
+    | frozenset(("tanh", "clamp", "clamp_min", "maximum", "minimum", "where"))
+    | frozenset(("masked_fill", "contiguous", "view", "reshape", "cat", "getitem"))
 )
 """Between scores and softmax: scale, soft cap, mask, sinks; no transposition."""
 

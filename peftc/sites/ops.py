@@ -13,89 +13,41 @@ from typing import Any
 import torch
 from torch import fx
 
-VIEWS = frozenset(
-    [
-        "view",
-        "reshape",
-        "transpose",
-        "permute",
-        "contiguous",
-        "unsqueeze",
-        "squeeze",
-        "flatten",
-        "unflatten",
-        "clone",
-        "t",
-        "view_as",
-        "reshape_as",
-        "movedim",
-        "swapaxes",
-        "_unsafe_view",
-        "detach",
-    ]
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+VIEWS = _words(
+    """
+    view reshape transpose permute contiguous unsqueeze squeeze flatten
+    unflatten clone t view_as reshape_as movedim swapaxes _unsafe_view detach
+    """
 )
-CASTS = frozenset(
-    ["to", "float", "half", "bfloat16", "double", "type", "type_as", "_to_copy"]
+CASTS = _words(
+    """
+    to float half bfloat16 double type type_as _to_copy
+    """
 )
 DROPOUTS = frozenset(("dropout", "native_dropout", "feature_dropout"))
 TRANSPARENT = VIEWS | CASTS | DROPOUTS
 """The value goes through, at most laid out, rounded or masked anew."""
 
-PIECES = frozenset(
-    [
-        "getitem",
-        "chunk",
-        "split",
-        "split_with_sizes",
-        "tensor_split",
-        "unbind",
-        "narrow",
-        "select",
-        "slice",
-        "split_copy",
-    ]
+PIECES = _words(
+    """
+    getitem chunk split split_with_sizes tensor_split unbind narrow select slice
+    split_copy
+    """
 )
 SCALES = frozenset(("mul", "div", "neg"))
 SUMS = frozenset(("add", "sub"))
-ACTIVATIONS = frozenset(
-    [
-        "silu",
-        "gelu",
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "celu",
-        "softplus",
-        "mish",
-        "hardswish",
-        "hardsigmoid",
-        "hardtanh",
-        "logsigmoid",
-        "glu",
-        "prelu",
-        "threshold",
-        "sigmoid",
-        "tanh",
-        "exp",
-        "erf",
-        "pow",
-        "square",
-        "sqrt",
-        "rsqrt",
-        "log",
-        "log1p",
-        "abs",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "minimum",
-        "maximum",
-        "where",
-        "softsign",
-        "reciprocal",
-    ]
+ACTIVATIONS = _words(
+    """
+    silu gelu relu relu6 leaky_relu elu selu celu softplus mish hardswish
+    hardsigmoid hardtanh logsigmoid prelu threshold sigmoid tanh exp erf pow
+    square sqrt rsqrt log log1p abs clamp clamp_min clamp_max minimum maximum
+    where softsign reciprocal
+    """
 )
 NORMS = frozenset(
     ("layer_norm", "rms_norm", "native_layer_norm", "_fused_rms_norm", "normalize")
@@ -103,42 +55,20 @@ NORMS = frozenset(
 POINTWISE = TRANSPARENT | PIECES | SCALES | SUMS | ACTIVATIONS | NORMS
 """No token or channel is mixed with another, norms over the last axis excepted."""
 
-ASSEMBLIES = frozenset(
-    [
-        "cat",
-        "concat",
-        "stack",
-        "expand",
-        "repeat",
-        "repeat_interleave",
-        "tile",
-        "index_copy",
-        "index_put",
-        "slice_scatter",
-        "pad",
-        "roll",
-        "index_select",
-        "gather",
-        "index",
-        "flip",
-    ]
+MATMULS = _words(
+    """
+    matmul mm bmm baddbmm addmm linear einsum
+    """
 )
-"""What heads and caches are put together with."""
-
-MATMULS = frozenset(("matmul", "mm", "bmm", "baddbmm", "addmm", "linear", "einsum"))
 GROUPED = frozenset(("_grouped_mm", "grouped_mm", "grouped_mm_fallback"))
 PRODUCTS = MATMULS | GROUPED | frozenset(("conv1d", "conv2d", "conv3d", "conv"))
-ATTENTIONS = frozenset(
-    [
-        "scaled_dot_product_attention",
-        "flex_attention",
-        "flex_attention_hop",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "flash_attn_func",
-    ]
+ATTENTIONS = _words(
+    """
+    scaled_dot_product_attention flex_attention flex_attention_hop
+    _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
+    _scaled_dot_product_cudnn_attention
+    _scaled_dot_product_flash_attention_for_cpu flash_attn_func
+    """
 )
 
 _SPELLINGS = {

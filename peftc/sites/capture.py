@@ -1,0 +1,182 @@
+"""The whole forward of a model as one graph, without running it.
+
+In: a model, on any device, the meta device included.  Out: `Captured`: the graph as
+Dynamo makes it and the parameter path of each parameter placeholder.  Nothing is
+executed, the model is left as it was, and neither the graph nor Dynamo keeps a
+reference to its parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from dataclasses import dataclass
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftc.diagnostics.capture import CaptureFailed, UnsupportedInput
+from peftc.diagnostics.core import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import fx, nn
+
+BATCH, TOKENS, TARGETS = 2, 8, 6
+"""Example sizes.  All differ, so no axis is mistaken for another."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One captured forward."""
+
+    module: fx.GraphModule
+    names: Mapping[fx.Node, str]
+    """The first path of each parameter that the graph reads."""
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The graph."""
+        return self.module.graph
+
+
+class _StopError(Exception):
+    """Ends the compilation when the graph is there; never leaves this module."""
+
+
+class _NotTracedError(Exception):
+    """The forward would run instead of being traced."""
+
+
+class _Keeper:
+    """A backend that keeps the graph and stops.  Dynamo never forgets a backend, so
+    this one forgets the model and the graph."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: nn.Module | None = model
+        self.captured: Captured | None = None
+
+    def __call__(self, module: fx.GraphModule, _: object) -> Callable[..., Any]:
+        assert self.model is not None
+        names = _parameter_names(module.graph, self.model)
+        self.captured = Captured(module, names)
+        raise _StopError
+
+    def give(self) -> Captured:
+        """Hand out the capture and keep nothing."""
+        captured, self.captured, self.model = self.captured, None, None
+        assert captured is not None
+        return captured
+
+
+def capture(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Captured:
+    """Capture the forward of a model in the mode (training or not) it is in.
+
+    Args:
+        inputs: keyword arguments of the forward; made up for text models if not given.
+
+    Raises:
+        PeftcError: the model reads no text, or its forward is not one graph.
+    """
+    given = dict(inputs if inputs is not None else example_inputs(model))
+    keeper = _Keeper(model)
+    try:
+        _trace(model, given, keeper)
+    except Exception as error:
+        if keeper.captured is None:
+            keeper.model = None
+            raise fail(_failure(model, error)) from error
+    captured = keeper.give()
+    for node in captured.graph.find_nodes(op="placeholder"):
+        # It holds the example value, which for a parameter is the parameter.
+        node.meta.pop("grapharg", None)
+    return captured
+
+
+def _trace(model: nn.Module, given: dict[str, Any], keep: _Keeper) -> None:
+    def forward(**inputs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            raise _NotTracedError("compilation is switched off in this process")
+        return model(**inputs)
+
+    # A code object of its own: Dynamo's cache hangs on it and goes with it.
+    code = forward.__code__.replace()
+    fresh = FunctionType(
+        code, forward.__globals__, "forward", None, forward.__closure__
+    )
+    with _quiet_loggers(), torch.compiler.set_stance("default"):
+        torch.compile(fresh, backend=keep, fullgraph=True, dynamic=False)(**given)
+
+
+def _quiet_loggers() -> Any:
+    """Let log calls pass through the tracer without effect."""
+    words = ("debug", "info", "warning", "error", "warning_once", "info_once")
+    methods = {getattr(logging.Logger, word, None) for word in words} - {None}
+    from torch._dynamo import config
+
+    return config.patch(ignore_logging_functions=methods)
+
+
+def example_inputs(model: nn.Module) -> dict[str, torch.Tensor | bool]:
+    """Inputs that lead a text model through its whole forward, on its device.
+
+    Raises:
+        PeftcError: the main input of the model is not token numbers.
+    """
+    main = getattr(model, "main_input_name", "input_ids")
+    if main != "input_ids":
+        name = type(model).__name__
+        raise fail(UnsupportedInput(architecture=name, name=main))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    given: dict[str, torch.Tensor | bool] = {"input_ids": _tokens(TOKENS, device)}
+    accepted = inspect.signature(model.forward).parameters
+    if "use_cache" in accepted:
+        given["use_cache"] = False
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
+        given["decoder_input_ids"] = _tokens(TARGETS, device)
+    return given
+
+
+def _tokens(count: int, device: torch.device) -> torch.Tensor:
+    return torch.ones(BATCH, count, dtype=torch.long, device=device)
+
+
+def _parameter_names(graph: fx.Graph, model: nn.Module) -> dict[fx.Node, str]:
+    """Pair placeholders with parameters by identity."""
+    paths = {id(p): path for path, p in reversed(list(_named(model)))}
+    found = {}
+    for node in graph.find_nodes(op="placeholder"):
+        argument = node.meta.get("grapharg")
+        path = None if argument is None else paths.get(id(argument.example))
+        if path is not None:
+            found[node] = path
+    return found
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return model.named_parameters(remove_duplicate=False)
+
+
+def ties(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """For each path of a shared parameter all its paths, in the model's order."""
+    groups: dict[int, list[str]] = {}
+    for path, parameter in _named(model):
+        groups.setdefault(id(parameter), []).append(path)
+    shared = (tuple(group) for group in groups.values() if len(group) > 1)
+    return {path: group for group in shared for path in group}
+
+
+def _failure(model: nn.Module, error: Exception) -> CaptureFailed:
+    """The first telling line of what the tracer said."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(cause).__name__
+    hints = (line for line in lines if line.startswith(("Hint:", "Explanation:")))
+    return CaptureFailed(
+        architecture=type(model).__name__,
+        reason=f"{type(cause).__name__}: {reason}",
+        hint=next(hints, "").partition(":")[2].strip(),
+    )
