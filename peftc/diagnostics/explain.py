@@ -12,7 +12,21 @@ from string import Formatter
 
 from peftc.diagnostics.core import REGISTRY, suggestion
 
-MODULES = ("syntax", "resolve", "equations", "plan", "capture", "runtime")
+MODULES = (
+    "syntax",
+    "resolve",
+    "definitions",
+    "knobs",
+    "equations",
+    "plan",
+    "capture",
+    "rewrite",
+    "runtime",
+    "artefact",
+    "cli",
+    "internal",
+)
+"""Every module of this package that defines diagnostics."""
 
 
 def all_codes() -> tuple[str, ...]:
@@ -27,8 +41,8 @@ def all_codes() -> tuple[str, ...]:
 def explain(code: str) -> str:
     """The explanation of a code: cause, failing example, fix.
 
-    `PEFT104`, `peft104` and `104` are the same.  Raises `LookupError`, with a suggestion
-    as its message, for a code that does not exist.
+    `PEFT104`, `peft104` and `104` are the same.  Raises `LookupError`, with a
+    suggestion as its message, for a code that does not exist.
     """
     wanted = code.upper() if code.upper().startswith("PEFT") else f"PEFT{code}"
     known = all_codes()

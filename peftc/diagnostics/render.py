@@ -38,6 +38,7 @@ class Paint:
     on: bool
 
     def __call__(self, colour: str, text: str) -> str:
+        """The text in a colour."""
         return f"{colour}{text}{PLAIN}" if self.on and text else text
 
 
@@ -47,11 +48,12 @@ def render(diagnostic: Diagnostic, color: bool = False) -> str:
     title = plain(diagnostic.fill(diagnostic.title))
     lines = [paint(RED, f"error[{diagnostic.code}]") + paint(BOLD, f": {title}")]
     label = plain(diagnostic.fill(diagnostic.label))
-    if diagnostic.span is None:
-        lines += [label] if label else []
-    else:
+    if diagnostic.span is not None:
         lines.append(paint(CYAN, plain(str(diagnostic.span))))
+    if diagnostic.span is not None and diagnostic.span.source.text:
         lines += _excerpt(diagnostic.span, label, paint)
+    elif label:
+        lines.append(label)
     for note in _notes(diagnostic):
         lines.append(paint(BOLD, "note") + f": {plain(note)}")
     if advice := diagnostic.fill(diagnostic.help):
@@ -98,7 +100,7 @@ def _notes(diagnostic: Diagnostic) -> list[str]:
     return [note for note in map(diagnostic.fill, diagnostic.notes) if note]
 
 
-# --- the lines of the source -----------------------------------------------------------
+# --- the lines of the source ---------------------------------------------------------
 
 
 def _excerpt(span: Span, label: str, paint: Paint) -> Iterator[str]:
@@ -142,11 +144,11 @@ def _window(text: str, start: int, end: int) -> tuple[str, int, int]:
     shown = plain(text[left:right])
     head, tail = "..." * (left > 0), "..." * (right < len(text))
     before = width_of(head + plain(text[left:start]))
-    width = width_of(plain(text[left:end], "")) + len(head) - before
+    width = width_of(plain(text[left:end])) + len(head) - before
     return head + shown + tail, before, max(width, 1)
 
 
-def plain(text: str, newline: str = "\n") -> str:
+def plain(text: str) -> str:
     """The text with tabs as blanks, and a sign for what is not printed.
 
     >>> plain("a\\tb\\x1b[0m")

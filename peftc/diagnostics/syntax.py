@@ -147,7 +147,7 @@ class TooDeep(Diagnostic):
     Cause: a generated text, or one meant to exhaust the compiler. The limit keeps every
     later stage within bounds that can be stated.
 
-    Fails: 65 brackets inside each other, or an equation of more than 128 summands in
+    Fails: 65 brackets inside each other, or an equation of more than 100 summands in
     one chain.
 
     Fix: name parts of an equation (`V = W + B @ A`), or drop needless brackets. A sum
@@ -156,7 +156,7 @@ class TooDeep(Diagnostic):
 
     code = "PEFT107"
     title = "nested too deeply"
-    label = "more than {limit} levels of {what} end here"
+    label = "over {limit} {what} deep here"
     help = "{hint}"
 
     limit: int

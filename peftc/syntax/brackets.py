@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from peftc.syntax.build import Lexeme
 
 ITEM_WORDS = frozenset({"METHOD", "SPEC", "LET", "USE"})
+ENDING = frozenset({"NAME", "PATH", "NUMBER", "STRING", "TRANSPOSE"}) | CLOSING
+"""Tokens that can end an expression."""
+
 PARTNER = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -31,18 +34,26 @@ class Segment:
     stack: list[Lexeme] = field(default_factory=list)
 
     def begins_item(self, tokens: list[Lexeme], index: int) -> bool:
-        """Whether the token ends this segment: an item's keyword outside brackets,
-        or one that stands no deeper than this segment's own; or what follows a method.
+        """Whether the token ends this segment: an item's keyword or a new expression
+        outside brackets, or a keyword that stands no deeper than this segment's own.
         """
         token = tokens[index]
         if not self.tokens:
             return False
-        if not self.stack and self.tokens[-1].type == "RBRACE":
-            return token.type != "ON"
-        if token.type not in ITEM_WORDS or not self.stack:
-            return token.type in ITEM_WORDS
+        if not self.stack:
+            return self.complete(tokens, index) or token.type in ITEM_WORDS
+        if token.type not in ITEM_WORDS:
+            return False
         deep = token.span.column > self.tokens[0].span.column
         return first_on_line(tokens, index) and not deep
+
+    def complete(self, tokens: list[Lexeme], index: int) -> bool:
+        """Whether the token, outside brackets, cannot go on with what was said."""
+        token, before = tokens[index], self.tokens[-1].type
+        if before == "RBRACE":
+            return token.type != "ON"
+        starts = token.type == "OPEN" or token.type == "NAME"
+        return starts and before in ENDING and first_on_line(tokens, index)
 
     def take(self, token: Lexeme) -> Diagnostic | None:
         """Add a token and follow the brackets; at most one error per segment."""

@@ -43,6 +43,11 @@ ALONG = {
 }
 """What goes without saying beside a phrase."""
 
+CONTINUING = frozenset({"LPAR", "LSQB", "TRANSPOSE", "EQUAL", "QUESTION", "DOTS"})
+"""What is seldom meant where a list may also go on."""
+
+FIRST = ("COMMA", "RPAR", "RSQB", "RBRACE")
+
 KINDS = {
     "NAME": "a name",
     "PATH": "a dotted name",
@@ -86,13 +91,19 @@ def nothing(source: Source, start: Start) -> Diagnostic:
 def phrase(could: frozenset[str]) -> str:
     """`a name, `,` or an operator`."""
     said, rest = [], set(could)
+    if "COMMA" in rest:
+        rest -= CONTINUING
     for words, group in GROUPS:
         if group <= rest:
             rest -= group | ALONG.get(words, frozenset())
             said += [words] if words else []
     rest -= {"$END", "SEMICOLON"} if said or len(rest) > 1 else set()
-    said = sorted(map(_kind, rest)) + said
+    said = [*map(_kind, sorted(rest, key=_rank)), *said]
     return " or ".join(filter(None, (", ".join(said[:-1]), said[-1])))
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (FIRST.index(name) if name in FIRST else len(FIRST)), name
 
 
 def _kind(name: str) -> str:

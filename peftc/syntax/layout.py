@@ -8,7 +8,7 @@ without recursion).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, Union, TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

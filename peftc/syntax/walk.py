@@ -46,12 +46,16 @@ def children(node: ast.Node) -> Iterator[ast.Node]:
 
 
 def walk(roots: Iterable[ast.Node]) -> Iterator[tuple[ast.Node, int]]:
-    """Every node with its depth, parents first, in the order of the text."""
+    """Every node with its depth, parents first, in the order of the text.
+
+    An argument counts as deep as the call it is in.
+    """
     stack = [(root, 1) for root in reversed(tuple(roots))]
     while stack:
         node, depth = stack.pop()
         yield node, depth
-        below = [(child, depth + 1) for child in children(node)]
+        deeper = depth + (not isinstance(node, ast.Arg))
+        below = [(child, deeper) for child in children(node)]
         stack.extend(reversed(below))
 
 
