@@ -11,7 +11,7 @@ Row numbers of fused weights cost a small execution, so `peftc.sites.rows` adds 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from peftc.sites import ops
@@ -38,7 +38,8 @@ ROWED = frozenset(("q", "k", "v", "up", "gate"))
 
 @dataclass(frozen=True)
 class Found:
-    """A site in a graph, with the values in which only its channels are left."""
+    """A site in a graph.  For a role that can be rows of a fused weight: per anchor a
+    value in which only the channels of the role are left."""
 
     located: Located
     position: int
@@ -144,15 +145,16 @@ def _linear_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Foun
 
 
 def _agreed(uses: list[Use], roles: Roles, paths: Paths) -> dict[str, list[Use]]:
-    """The uses of one weight by role.  If its uses have different roles it has none:
-    a rewrite of some uses of a weight would have no merged form."""
-    by_call: dict[fx.Node, set[str]] = defaultdict(set)
-    by_role: dict[str, list[Use]] = defaultdict(list)
+    """The uses of one weight by role, one per call.  If its calls have different roles
+    it has none: a rewrite of some calls of a weight would have no merged form."""
+    by_role: dict[str, dict[fx.Node, Use]] = defaultdict(dict)
     for use in uses:
-        by_call[use.linear.call].add(use.role)
-        by_role[use.role].append(use)
-    if len({frozenset(told) for told in by_call.values()}) == 1:
-        return by_role
+        same = by_role[use.role].setdefault(use.linear.call, use)
+        if same is not use:
+            merged = replace(same, values=(*same.values, *use.values))
+            by_role[use.role][use.linear.call] = merged
+    if len({frozenset(calls) for calls in by_role.values()}) == 1:
+        return {role: list(calls.values()) for role, calls in by_role.items()}
     path = paths.all(uses[0].linear.anchor.weight)[0]
     roles.miss(path, "its uses have different roles", *sorted(filter(None, by_role)))
     once = {use.linear.call: Use(use.linear, "", use.place) for use in uses}
@@ -214,7 +216,7 @@ def _linear_site(
         calls=len(uses),
     )
     anchors = tuple(use.linear.anchor for use in uses)
-    values = tuple(v for use in uses for v in use.values)
+    values = tuple(use.values[0] for use in uses if use.values)
     position = reading.flow.order[first.call]
     return Found(Located(site, anchors), position, () if fused else values)
 
