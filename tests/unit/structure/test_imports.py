@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAYERS = (
-    ("diagnostics.core", "syntax.source", "methods", "grammar"),
+    ("diagnostics.core", "syntax.source", "methods", "grammar", "files"),
     ("diagnostics", "syntax"),
     ("view",),
     ("expr",),
@@ -33,7 +33,9 @@ LAYERS = (
     ("graph-pass",),
     ("runtime",),
     ("training",),
-    ("driver", ""),
+    ("reproducer",),
+    ("driver",),
+    ("api", ""),
     ("cli",),
 )
 """Packages of one row may import each other and all rows above; "" is peftc itself.

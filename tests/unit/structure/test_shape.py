@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,9 @@ def test_no_function_is_over_60_lines() -> None:
 
 
 def test_no_function_takes_over_6_parameters() -> None:
-    assert not longer(PARAMETERS, parameters)
+    """But for commands: their parameters are the options of the command line."""
+    over = longer(PARAMETERS, parameters)
+    assert not [f for f in over if not re.match(r"peftc/cli/\w+.py:\d+ command:", f)]
 
 
 def test_the_median_function_is_under_10_lines() -> None:
