@@ -1,9 +1,9 @@
 """The functions of equations that are more than one number to one number.
 
-In: arguments that `peftc.expr.terms` has read according to the function's form.
-Out: a `Value`.  A parameter's name in the form says what it is: `A` any tensor, `M` a
-matrix, `Q` a square one, `v` a vector, `p` a number known beforehand, `n` a size,
-`axis, ...` axes of the first argument, `[out, in]` axes in brackets.
+In: arguments that `peftc.expr.terms` has read according to the function's kinds.
+Out: a `Value`.  Kinds of arguments: `A` any tensor, `M` a matrix, `Q` a square one, `v`
+a vector, `p` a number known beforehand, `n` a size, `axis` an axis of the first
+argument, `[]` axes in brackets.
 """
 
 from __future__ import annotations
@@ -50,9 +50,13 @@ class At:
 
 @dataclass(frozen=True)
 class Builtin:
-    """A function; its form says how to read its arguments."""
+    """A function, its form for people, and what each of its arguments is.
+
+    A last kind `...` stands for any number of what is before it.
+    """
 
     form: str
+    kinds: tuple[str, ...]
     apply: Callable[..., Value]
 
     @property
@@ -60,16 +64,12 @@ class Builtin:
         """The name before the parentheses."""
         return self.form.partition("(")[0]
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What each parameter is; the last stands for any number if it is `...`."""
-        inside = self.form.partition("(")[2][:-1].replace("[out, in]", "[]")
-        return tuple(inside.split(", "))
 
-
-def _builtin(form: str) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
+def _builtin(
+    form: str, *kinds: str
+) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
     def register(apply: Callable[..., Value]) -> Callable[..., Value]:
-        entry = Builtin(form, apply)
+        entry = Builtin(form, kinds, apply)
         BUILTINS[entry.name] = entry
         return apply
 
@@ -79,31 +79,31 @@ def _builtin(form: str) -> Callable[[Callable[..., Value]], Callable[..., Value]
 # --- structure ---------------------------------------------------------------------
 
 
-@_builtin("kron(M, M)")
+@_builtin("kron(A, B)", "M", "M")
 def _kron(at: At, a: Value, b: Value) -> Value:
     blocks = contract((a, b), ((0, 1), (2, 3)), (0, 2, 1, 3))
     rows, columns = (x * y for x, y in zip(a.axes, b.axes, strict=True))
     return _viewed(blocks, (rows, columns))
 
 
-@_builtin("diag(v)")
+@_builtin("diag(v)", "v")
 def _diag(at: At, vector: Value) -> Value:
     one = Value(eye(vector.axes[0]))
     return contract((vector, one), ((0,), (0, 1)), (0, 1))
 
 
-@_builtin("eye(n)")
+@_builtin("eye(n)", "n")
 def _eye(at: At, size: Size) -> Value:
     return Value(eye(size))
 
 
-@_builtin("outer(A, A)")
+@_builtin("outer(a, b)", "A", "A")
 def _outer(at: At, a: Value, b: Value) -> Value:
     left, right = positions(a), positions(b, start=len(a.axes))
     return contract((a, b), (left, right), (*left, *right))
 
 
-@_builtin("reshape(A, [out, in])")
+@_builtin("reshape(A, [out, in])", "A", "[]")
 def _reshape(at: At, value: Value, axes: Axes) -> Value:
     if product(value.axes) != product(axes):
         shapes = {"before": show(value.axes), "after": show(axes)}
@@ -140,24 +140,24 @@ def _position(at: At, value: Value, argument: int, axis: Size) -> int:
     raise fail(NoSuchAxis(span=at.expr.args[argument].span, **text))
 
 
-@_builtin("sum(A, axis, ...)")
+@_builtin("sum(A, axis, ...)", "A", "axis", "...")
 def _sum(at: At, value: Value, *axes: Size) -> Value:
     return _reduced(at, value, axes)[0]
 
 
-@_builtin("mean(A, axis, ...)")
+@_builtin("mean(A, axis, ...)", "A", "axis", "...")
 def _mean(at: At, value: Value, *axes: Size) -> Value:
     total, over = _reduced(at, value, axes)
     return Value(scaled(total.node, one_over(over, at.scope)), total.indices)
 
 
-@_builtin("norm(A, axis, ...)")
+@_builtin("norm(A, axis, ...)", "A", "axis", "...")
 def _norm(at: At, value: Value, *axes: Size) -> Value:
     total, _ = _reduced(at, value, axes, power=2)
     return Value(apply_map("sqrt", total.node), total.indices)
 
 
-@_builtin("norm2(A, axis, ...)")
+@_builtin("norm2(A, axis, ...)", "A", "axis", "...")
 def _norm2(at: At, value: Value, *axes: Size) -> Value:
     return _reduced(at, value, axes, power=2)[0]
 
@@ -165,7 +165,7 @@ def _norm2(at: At, value: Value, *axes: Size) -> Value:
 # --- what only training sees -------------------------------------------------------
 
 
-@_builtin("drop(A, p)")
+@_builtin("drop(x, p)", "A", "p")
 def _drop(at: At, value: Value, number: Number | None) -> Value:
     probability = 0.5 if number is None else float(number)
     if not 0 <= probability < 1:
@@ -174,7 +174,7 @@ def _drop(at: At, value: Value, number: Number | None) -> Value:
     return _opaque("drop", (value,), (probability,)) if probability else value
 
 
-@_builtin("detach(A)")
+@_builtin("detach(A)", "A")
 def _detach(at: At, value: Value) -> Value:
     return _opaque("detach", (value,))
 
@@ -190,7 +190,7 @@ def _opaque(
     return Value(call(name, nodes, attrs, first.node.axes), first.indices)
 
 
-@_builtin("solve(Q, M)")
+@_builtin("solve(A, B)", "Q", "M")
 def _solve(at: At, a: Value, b: Value) -> Value:
     """A^-1 B."""
     if a.axes[0] != b.axes[0]:
@@ -213,7 +213,7 @@ def _solved(a: Node, b: Node, indices: tuple[str, ...]) -> Value:
     return Value(call("solve", (a, b), (), b.axes), indices)
 
 
-@_builtin("cayley(Q)")
+@_builtin("cayley(Q)", "Q")
 def _cayley(at: At, q: Value) -> Value:
     """(I + S)^-1 (I - S), orthogonal, with S = (Q - Q.T) / 2."""
     turned = contract((q,), ((0, 1),), (1, 0))
@@ -222,12 +222,12 @@ def _cayley(at: At, q: Value) -> Value:
     return _solved(add((one, skew)), add((one, skew), (1, -1)), q.indices)
 
 
-@_builtin("ifft2(M)")
+@_builtin("ifft2(A)", "M")
 def _ifft2(at: At, value: Value) -> Value:
     return _opaque("ifft2", (value,))
 
 
-@_builtin("fwht(v)")
+@_builtin("fwht(v)", "v")
 def _fwht(at: At, value: Value) -> Value:
     return _opaque("fwht", (value,))
 
@@ -238,7 +238,7 @@ def _outside(at: At, *values: Value) -> None:
         raise fail(at.misused(f"`{at.expr.head.span.text}` stands outside of binders"))
 
 
-@_builtin("scatter(A, A, [out, in])")
+@_builtin("scatter(v, places, [out, in])", "A", "A", "[]")
 def _scatter(at: At, value: Value, places: Value, axes: Axes) -> Value:
     _outside(at, value, places)
     if value.axes != places.axes:
@@ -247,13 +247,13 @@ def _scatter(at: At, value: Value, places: Value, axes: Axes) -> Value:
     return Value(call("scatter", (value.node, places.node), (), axes))
 
 
-@_builtin("gather(A, A)")
+@_builtin("gather(A, places)", "A", "A")
 def _gather(at: At, value: Value, places: Value) -> Value:
     _outside(at, value, places)
     return Value(call("gather", (value.node, places.node), (), places.axes))
 
 
-@_builtin("topmask(A, p)")
+@_builtin("topmask(A, k)", "A", "p")
 def _topmask(at: At, value: Value, number: Number | None) -> Value:
     _outside(at, value)
     if number is not None and (number != int(number) or number < 1):

@@ -71,6 +71,8 @@ class _Check:
 
     method: ast.Method
     errors: Diagnostics = field(default_factory=Diagnostics)
+    ambiguous: set[str] = field(default_factory=set)
+    """Knobs whose names mean something else as well: what reads them is not checked."""
 
     @property
     def kinds(self) -> dict[str, None]:
@@ -95,6 +97,7 @@ def _knobs(check: _Check) -> Iterator[Diagnostic]:
     for knob in check.method.params:
         meaning = "a knob" if knob.name in seen else _meaning(check, knob.name)
         if meaning:
+            check.ambiguous.add(knob.name)
             span = spot(knob.span, knob.name)
             yield NameTaken(span=span, name=knob.name, meaning=meaning)
         elif knob.name not in used and knob.type != "method":
@@ -256,6 +259,7 @@ def _body(check: _Check, clause: ast.Clause) -> None:
         return
     types = {name: t.name for name, t in knob_types(check.method).items()}
     body = Body(symbolic(kind, types))
+    body.scope.tensors |= dict.fromkeys(check.ambiguous)
     for statement in clause.body:
         body.take(statement)
     if not any(isinstance(s, ast.Rule) for s in clause.body):

@@ -191,12 +191,12 @@ class Body:
     def _claim(self, name: str, span: Span) -> None:
         """Take a new name; until it has a value, reading it fails silently."""
         meaning = meaning_of(name, self.scope)
+        self.scope.tensors[name] = None
         if meaning:
             rewrite = name in TARGETS[self.scope.kind]
             hint = f"`{name}' = ...` rewrites it" if rewrite else "choose another name"
             where = spot(span, name)
             raise fail(NameTaken(span=where, name=name, meaning=meaning, hint=hint))
-        self.scope.tensors[name] = None
 
     def _declare(self, declare: ast.Declare, tensor: ast.Tensor) -> None:
         self._claim(tensor.name, tensor.span)

@@ -26,6 +26,7 @@ from peftc.diagnostics.knobs import (
     UnknownKnob,
 )
 from peftc.expr.numbers import WORDS, Value, compute
+from peftc.expr.spots import before
 from peftc.expr.uses import body_names, flag_names, head_names, names_in, size_names
 from peftc.syntax import ast
 
@@ -105,7 +106,8 @@ def _inferred(
     heads: frozenset[str],
 ) -> str:
     default = knob.default.id if isinstance(knob.default, ast.Name) else ""
-    if knob.name in flags or default in ("true", "false"):
+    number = knob.default is not None and not default
+    if default in ("true", "false") or (knob.name in flags and not number):
         return "flag"
     if knob.name in heads or default in WORDS:
         return "function"
@@ -140,7 +142,8 @@ def _given_errors(
     for name, value in given.items():
         if name not in known:
             hint = suggestion(name, known) or _list_of(known)
-            yield UnknownKnob(span=value.span, method=method.name, name=name, hint=hint)
+            span = value.span and before(value.span, name)
+            yield UnknownKnob(span=span, method=method.name, name=name, hint=hint)
             continue
         try:
             convert(name, types[name], value)

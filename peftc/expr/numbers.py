@@ -64,15 +64,24 @@ def near_sqrt(n: Number) -> int:
 
 def exact_sqrt(n: Number) -> Number:
     """The square root, exact where it is whole."""
-    if isinstance(n, int) and n >= 0 and math.isqrt(n) ** 2 == n:
+    if n < 0:
+        raise ValueError("a negative number has no square root")
+    if isinstance(n, int) and math.isqrt(n) ** 2 == n:
         return math.isqrt(n)
     return math.sqrt(n)
+
+
+def logarithm(n: Number) -> float:
+    """The natural logarithm."""
+    if n <= 0:
+        raise ValueError("only numbers above 0 have a logarithm")
+    return math.log(n)
 
 
 STATIC: Mapping[str, Static] = {
     "sqrt": Static("sqrt(a)", (1,), exact_sqrt),
     "exp": Static("exp(a)", (1,), math.exp),
-    "log": Static("log(a)", (1,), math.log),
+    "log": Static("log(a)", (1,), logarithm),
     "abs": Static("abs(a)", (1,), abs),
     "min": Static("min(a, b)", (2, 3, 4), min),
     "max": Static("max(a, b)", (2, 3, 4), max),

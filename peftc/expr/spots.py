@@ -22,3 +22,10 @@ def header(span: Span) -> Span:
     """A clause without its body."""
     length = len(span.text.partition("{")[0].rstrip())
     return Span(span.source, span.start, span.start + length)
+
+
+def before(value: Span, name: str) -> Span:
+    """Where the name of `name=value` stands; else the value."""
+    pattern = rf"\b({re.escape(name)})\s*=[\s(]*$"
+    found = re.search(pattern, value.source.text[: value.start])
+    return Span(value.source, *found.span(1)) if found else value
