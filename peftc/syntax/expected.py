@@ -48,6 +48,8 @@ CONTINUING = frozenset({"LPAR", "LSQB", "TRANSPOSE", "EQUAL", "QUESTION", "DOTS"
 
 FIRST = ("COMMA", "RPAR", "RSQB", "RBRACE")
 
+SHOWN = 40  # characters of a word that are repeated in a message
+
 KINDS = {
     "NAME": "a name",
     "PATH": "a dotted name",
@@ -71,15 +73,16 @@ def unexpected(tokens: list[Lexeme], index: int, start: Start) -> Diagnostic:
     """The diagnostic for `tokens[index]`, or for the end if that is past the last."""
     could = accepted(tokens[:index], start)
     expected = phrase(could)
-    hint = _hint(tokens, index, start, could)
     if index == len(tokens):
+        hint = _unfinished(tokens[-1], could)
         return UnexpectedEnd(span=tokens[-1].span, expected=expected, hint=hint)
     token = tokens[index]
+    if index and (near := _misspelt(tokens[index - 1], tokens[: index - 1], start)):
+        return _unexpected(tokens[index - 1], "a keyword", near)
+    hint = _hint(tokens, index, start, could)
     if token in keywords() and "NAME" in could and not hint:
         return ReservedWord(span=token.span, word=str(token))
-    return UnexpectedToken(
-        span=token.span, found=_found(token), expected=expected, hint=hint
-    )
+    return _unexpected(token, expected, hint)
 
 
 def nothing(source: Source, start: Start) -> Diagnostic:
@@ -113,34 +116,38 @@ def _kind(name: str) -> str:
     return f"`{fixed.pattern.value}`" if fixed else f"`{name.lower()}`"
 
 
-def _found(token: Lexeme) -> str:
-    text = str(token) if len(token) <= 40 else f"{token[:40]}..."
-    return f"`{text}`"
+def _unexpected(token: Lexeme, expected: str, hint: str) -> UnexpectedToken:
+    text = str(token) if len(token) <= SHOWN else f"{token[:SHOWN]}..."
+    return UnexpectedToken(
+        span=token.span, found=f"`{text}`", expected=expected, hint=hint
+    )
 
 
 def _hint(tokens: list[Lexeme], index: int, start: Start, could: frozenset[str]) -> str:
     """A guess at the mistake, or the empty string."""
-    token = tokens[index] if index < len(tokens) else None
-    before = tokens[index - 1] if index else None
-    if token is not None and (near := _misspelt(token, could)):
+    token = tokens[index]
+    if near := _misspelt(token, tokens[:index], start):
         return near
-    if before is not None and before.type == "NAME":
-        earlier = accepted(tokens[: index - 1], start)
-        if token is not None and (near := _misspelt(before, earlier)):
-            return near
-        if could == {"LPAR"}:
-            return f"a method is applied with parentheses: `{before}(...)`"
-    if token is not None and token.type == "COLON" and "EQUAL" in could:
+    if index and (hint := _unfinished(tokens[index - 1], could)):
+        return hint
+    if token.type == "COLON" and "EQUAL" in could:
         return "a value is given with `=`"
-    if token is not None and token.type == "LET" and "PRIMED" in could:
+    if token.type == "LET" and "PRIMED" in could:
         return "a local name in a method needs no `let`"
     return ""
 
 
-def _misspelt(token: Lexeme, could: frozenset[str]) -> str:
-    """`did you mean` a keyword that may stand there."""
+def _unfinished(before: Lexeme, could: frozenset[str]) -> str:
+    """What to say if the word before is the bare name of a method."""
+    if before.type == "NAME" and could == {"LPAR"}:
+        return f"a method is applied with parentheses: `{before}(...)`"
+    return ""
+
+
+def _misspelt(token: Lexeme, before: list[Lexeme], start: Start) -> str:
+    """`did you mean` a keyword that may stand where the token stands."""
     if token.type != "NAME":
         return ""
-    return suggestion(
-        token, [word for word, kind in keywords().items() if kind in could]
-    )
+    could = accepted(before, start)
+    words = [word for word, kind in keywords().items() if kind in could]
+    return suggestion(token, words)
