@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from peftc.syntax.source import Span
 
@@ -98,6 +98,9 @@ class Diagnostics:
         """Raise `PeftcError` if anything was found."""
         if self._found:
             raise PeftcError(self._found)
+
+    def __iter__(self) -> Iterator[Diagnostic]:
+        return iter(self._found)
 
     def __len__(self) -> int:
         return len(self._found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from peftc.diagnostics.core import Diagnostics, PeftcError, fail
+from peftc.diagnostics.core import Diagnostic, Diagnostics, PeftcError, fail
 from peftc.diagnostics.plan import LossNotSupported, NoTap, NotWholeAtSite, TiedWeight
 from peftc.expr.ir import Literal, depends_on
 from peftc.expr.knobs import bind_knobs
@@ -61,7 +61,7 @@ def build(
 def _methods(spec: Sequence[Applied]) -> Iterator[tuple[str, ast.Method]]:
     """Every method that is applied, wrapped ones too, in order of appearance."""
     for applied in spec:
-        yield applied.method.name, applied.method
+        yield applied.method.name, replace(applied.method, leading=())
         yield from _methods(applied.inner)
 
 
@@ -77,8 +77,20 @@ def _rewrites(spec: Sequence[Applied], view: ModelView) -> tuple[Rewrite, ...]:
             found += [_rewrite(site, at[site.key], groups)] if site.key in at else []
         except PeftcError as error:
             errors.absorb(error)
-    errors.check()
+    _once(errors).check()
     return tuple(found)
+
+
+def _once(errors: Diagnostics) -> Diagnostics:
+    """The same size that does not divide, at many sites, is one error."""
+    kept: dict[object, Diagnostic] = {}
+    for error in errors:
+        alike = (error.span, error.tensor) if isinstance(error, NotWholeAtSite) else error
+        kept.setdefault(alike, error)
+    distinct = Diagnostics()
+    for error in kept.values():
+        distinct.add(error)
+    return distinct
 
 
 def _groups(spec: Sequence[Applied]) -> Mapping[Span, str]:
