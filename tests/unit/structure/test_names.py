@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftc.view import ROLES
 from tests.unit.structure.tree import ROOT, Module, package_modules
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ DEFINITION = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 FILES = sorted((ROOT / "peftc" / "methods").glob("*.peft"))
 METHODS = {name for file in FILES for name in DEFINITION.findall(file.read_text())}
 ORDINARY = {"adapter", "full", "gate", "miss", "parallel"}
-"""English words that are methods too: only a string that is just the word counts, and
-not if the word is a role of sites as well."""
+"""English words that are methods too: they count where something is compared with the
+word and the comparison mentions methods."""
 
 MODULES = [
     module
@@ -50,11 +49,16 @@ def words(node: ast.AST) -> Iterator[str]:
     for field in ("id", "attr", "name", "arg"):
         value = getattr(node, field, None)
         if isinstance(value, str):
-            yield from (w for w in value.lower().split("_") if w not in ORDINARY)
+            yield from value.lower().split("_")
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        text = node.value.lower()
-        found = re.findall(r"[a-z0-9]+", text)
-        yield from (w for w in found if w not in ORDINARY or w == text not in ROLES)
+        yield from re.findall(r"[a-z0-9]+", node.value.lower())
+
+
+def compared(node: ast.AST) -> Iterator[str]:
+    """Whole strings that a comparison or a `match` holds against a method."""
+    if isinstance(node, ast.Compare | ast.Match) and "method" in ast.unparse(node):
+        inner = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
+        yield from (value for value in inner if isinstance(value, str))
 
 
 def mentions(module: Module) -> list[str]:
@@ -63,7 +67,7 @@ def mentions(module: Module) -> list[str]:
         f"{module.place}:{getattr(node, 'lineno', '?')} {word}"
         for node in ast.walk(module.tree)
         if node not in documentation
-        for word in words(node)
+        for word in (*(w for w in words(node) if w not in ORDINARY), *compared(node))
         if word in METHODS
     ]
 
@@ -78,6 +82,6 @@ def test_no_method_is_known_by_name(module: Module) -> None:
 
 
 def test_a_mention_would_be_seen() -> None:
-    text = '"""lora"""\nif kind == "lora":\n    ia3_scale = lora\n'
+    text = '"""lora"""\nia3_scale = lora\nif use.method == "gate": gate("adapter")\n'
     found = mentions(Module("peftc.x", ROOT / "x.py", text))
-    assert sorted(line.split()[1] for line in found) == ["ia3", "lora", "lora"]
+    assert sorted(line.split()[1] for line in found) == ["gate", "ia3", "lora"]
