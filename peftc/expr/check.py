@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from peftc.diagnostics.core import Diagnostic
+    from peftc.view import Kind
 
 FACTS: Mapping[str, tuple[str, ...]] = {
     "linear": ("biased",),
@@ -75,7 +76,7 @@ class _Check:
     """Knobs whose names mean something else as well: what reads them is not checked."""
 
     @property
-    def kinds(self) -> dict[str, None]:
+    def kinds(self) -> dict[Kind, None]:
         """The kinds of sites that the clauses rewrite."""
         kinds = (kind_of(clause.place) for clause in self.method.clauses)
         return dict.fromkeys(kind for kind in kinds if kind)
@@ -213,10 +214,11 @@ def _clauses(check: _Check) -> Iterator[Diagnostic]:
     """Places, guards, and that every clause can be reached."""
     clauses = check.method.clauses
     for index, clause in enumerate(clauses):
-        if not kind_of(clause.place):
+        kind = kind_of(clause.place)
+        if kind is None:
             yield _unknown_place(clause)
             continue
-        yield from _guard(check, clause)
+        yield from _guard(check, clause, FACTS[kind])
         for earlier in clauses[:index]:
             if earlier.place == clause.place and _takes_all(earlier, clause):
                 span, line = header(clause.span), earlier.span.line
@@ -240,10 +242,11 @@ def _unknown_place(clause: ast.Clause) -> UnknownPlace:
     return UnknownPlace(span=span, name=clause.place, hint=hint)
 
 
-def _guard(check: _Check, clause: ast.Clause) -> Iterator[Diagnostic]:
+def _guard(
+    check: _Check, clause: ast.Clause, facts: tuple[str, ...]
+) -> Iterator[Diagnostic]:
     types = knob_types(check.method)
     flags = [name for name, kind in types.items() if kind.name == "flag"]
-    facts = FACTS[kind_of(clause.place)]
     for name in clause.guard:
         if name not in (*facts, *flags) or (name in types and name not in flags):
             hint = suggestion(name, (*facts, *flags))
@@ -255,7 +258,7 @@ def _guard(check: _Check, clause: ast.Clause) -> Iterator[Diagnostic]:
 def _body(check: _Check, clause: ast.Clause) -> None:
     """Read a clause with sizes as names; then see that nothing in it is idle."""
     kind = kind_of(clause.place)
-    if not kind:
+    if kind is None:
         return
     types = {name: t.name for name, t in knob_types(check.method).items()}
     body = Body(symbolic(kind, types))

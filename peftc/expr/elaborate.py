@@ -25,8 +25,9 @@ from peftc.diagnostics.definitions import (
 )
 from peftc.diagnostics.equations import NotANumber
 from peftc.expr import terms
+from peftc.expr.compose import BASE, compose
 from peftc.expr.equation import Declaration, Equation, Initial
-from peftc.expr.ir import leaf, literal, replace
+from peftc.expr.ir import add, leaf, literal
 from peftc.expr.places import AXES, TARGETS
 from peftc.expr.scope import TOKENS, Scope, Value, effective, kind_of
 from peftc.expr.sizes import Size, show
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from peftc.expr.ir import Leaf, Node
     from peftc.expr.numbers import Number
     from peftc.syntax.source import Span
+    from peftc.view import Kind
 
 DISTRIBUTIONS = {
     "kaiming": ("kaiming(a)", 1),
@@ -71,8 +73,10 @@ def elaborate(
             depend on numbers (a division by zero).
     """
     wrapped = inner or {}
-    scope = _at_site(kind_of(clause.place), knobs, sizes, prefix)
-    scope.wrapped = {n: partial(_after, e, scope.kind) for n, e in wrapped.items()}
+    kind = kind_of(clause.place)
+    assert kind is not None
+    scope = _at_site(kind, knobs, sizes, prefix)
+    scope.wrapped = {n: partial(_after, e, kind) for n, e in wrapped.items()}
     body = Body(scope, prefix)
     for statement in clause.body:
         body.take(statement)
@@ -81,7 +85,7 @@ def elaborate(
 
 
 def _at_site(
-    kind: str,
+    kind: Kind,
     knobs: Mapping[str, int | float | str | bool],
     sizes: Mapping[str, int],
     prefix: str,
@@ -106,7 +110,7 @@ def _axes(kind: str) -> dict[str, Size]:
     return {axis: Size.of(axis) for axis in AXES[kind]}
 
 
-def symbolic(kind: str, knobs: Mapping[str, str]) -> Scope:
+def symbolic(kind: Kind, knobs: Mapping[str, str]) -> Scope:
     """The scope in which a definition is checked: knobs have types, not values.
 
     Args:
@@ -129,16 +133,17 @@ def _anything(value: Leaf) -> Node:
     return leaf(f"#{value.name}", value.kind, value.axes)
 
 
-def _after(equations: Sequence[Equation], kind: str, value: Leaf) -> Node:
-    """A value of the site after other equations alone, in their order."""
-    node: Node = value
-    for equation in equations:
-        if kind == "linear":
-            change = effective(equation.rules)
-            (node,) = replace((change,), {value: node})
-        else:
-            node = equation.rules.get(value.name, node)
-    return node
+def _after(equations: Sequence[Equation], kind: Kind, value: Leaf) -> Node:
+    """A value of the site after other equations alone."""
+    if not equations:
+        return value
+    if len(equations) == 1:
+        rules = equations[0].rules
+        return effective(rules) if kind == "linear" else rules.get(value.name, value)
+    outputs = compose(kind, equations, biased=True).outputs
+    if kind != "linear":
+        return outputs.get(value.name, value)
+    return add((value, outputs["y"], BASE), (1, 1, -1))  # W x + bias cancels in order
 
 
 # --- statements ----------------------------------------------------------------------

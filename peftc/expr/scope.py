@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from peftc.expr.numbers import Number
     from peftc.syntax.source import Span
+    from peftc.view import Kind
 
 TOKENS = ("b", "t")
 MAIN = {"linear": "y", "hidden": "h", "norm": "g"}
@@ -40,12 +41,15 @@ REDIRECTIONS = {"attn": ("q", "k", "v", "o"), "ffn": ("up", "gate", "down")}
 """Sublayers and the linears in them that a clause may rewrite instead."""
 
 
-def kind_of(place: str) -> str:
-    """The kind of site a clause rewrites, or the empty string for an unknown place."""
+KINDS: Mapping[str, Kind] = {"linear": "linear", "hidden": "hidden", "norm": "norm"}
+
+
+def kind_of(place: str) -> Kind | None:
+    """The kind of site a clause rewrites, or None for an unknown place."""
     block, _, role = place.partition(".")
     if role:
-        return "linear" if role in REDIRECTIONS.get(block, ()) else ""
-    return place if place in PLACES else ""
+        return "linear" if role in REDIRECTIONS.get(block, ()) else None
+    return KINDS.get(place)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Scope:
     a value of the place.
     """
 
-    kind: str
+    kind: Kind
     numbers: Mapping[str, Number | None]
     sizes: Mapping[str, Size]
     functions: Mapping[str, str | None] = field(default_factory=dict)
