@@ -114,17 +114,17 @@ def replay(
     """Compute `last` again with other values for the nodes in `known`.
 
     `span` is (start, point): nodes before `start` are used as they are; a later one is
-    repeated if one of its inputs changed, or if it comes at or after `point`, where the
-    repeated nodes are going to stand.
+    repeated if it depends on one that is known or repeated, or if it comes at or after
+    `point`, where the repeated nodes are going to stand.
     """
     start, point = span
     if last in known or last < start:
         return known.get(last, last)
-    inputs = [replay(n, known, span, repeat) for n in last.all_input_nodes]
-    if last < point and inputs == last.all_input_nodes:
-        known[last] = last
-    else:
-        args = fx.node.map_arg(last.args, lambda n: known.get(n, n))
-        kwargs = fx.node.map_arg(last.kwargs, lambda n: known.get(n, n))
-        known[last] = repeat(last, args, kwargs)
+    for node in last.all_input_nodes:
+        replay(node, known, span, repeat)
+    if last < point and not any(node in known for node in last.all_input_nodes):
+        return last
+    args = fx.node.map_arg(last.args, lambda n: known.get(n, n))
+    kwargs = fx.node.map_arg(last.kwargs, lambda n: known.get(n, n))
+    known[last] = repeat(last, args, kwargs)
     return known[last]

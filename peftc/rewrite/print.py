@@ -36,11 +36,32 @@ def op_name(node: fx.Node) -> str:
     return name.strip("_")
 
 
-def graph_text(graph: fx.Graph, names: Mapping[str, str]) -> str:
-    """The graph as text, ending in a newline; `names` maps placeholders to paths."""
-    writer = _Writer(names)
+def graph_text(graph: fx.Graph, names: Mapping[str, str] | None = None) -> str:
+    """The graph as text, ending in a newline.
+
+    `names` maps names of placeholders to what they are; those it lacks are called by
+    where Dynamo found them.
+    """
+    writer = _Writer({**source_names(graph), **(names or {})})
     lines = (writer.line(node) for node in graph.nodes if _is_shown(node))
     return "\n".join(("graph", *lines, ""))
+
+
+def source_names(graph: fx.Graph) -> dict[str, str]:
+    """Where Dynamo found each placeholder: a parameter's path, an argument's name."""
+    arguments = {
+        node.name: node.meta["grapharg"]
+        for node in graph.find_nodes(op="placeholder")
+        if node.meta.get("grapharg") is not None
+    }
+    return {name: _path(str(a.source.name)) for name, a in arguments.items()}
+
+
+def _path(source: str) -> str:
+    """`L['self']._modules['lin']._parameters['weight']` is `lin.weight`."""
+    members = re.findall(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", source)
+    keys = members or re.findall(r"\['?([^\]']+)'?\]", source)
+    return ".".join(keys)
 
 
 def _is_shown(node: fx.Node) -> bool:

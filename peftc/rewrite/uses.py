@@ -13,7 +13,12 @@ from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import InputMissing
 from peftc.rewrite.emit import Base, Source, Values, no_base
 from peftc.rewrite.insert import Inserter
-from peftc.sites.anchors import HiddenAnchor, LinearAnchor, NormAnchor
+from peftc.sites.anchors import (
+    EmbeddingAnchor,
+    HiddenAnchor,
+    LinearAnchor,
+    NormAnchor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +101,6 @@ def anchors(capture: Capture, rewrite: Rewrite) -> list[Anchor]:
 
 
 def _position(anchor: Anchor) -> fx.Node:
-    if isinstance(anchor, LinearAnchor):
+    if isinstance(anchor, LinearAnchor | EmbeddingAnchor):
         return anchor.call
     return anchor.h if isinstance(anchor, HiddenAnchor) else anchor.gain
