@@ -1,0 +1,234 @@
+"""The meaning of expressions and of programs, in torch.
+
+In: tensors by name.  Out: tensors.  `evaluate` is the semantics that everything else is
+tested against; `run` does what a program says, step by step.  Neither is fast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from peftc.expr import ir
+from peftc.expr.ir import Add, Call, Ein, Eye, Leaf, Literal, Map, Node, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from peftc.expr.program import Program, Step
+
+MAPS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "abs": torch.abs,
+    "clamp01": lambda a: a.clamp(0, 1),
+    "cos": torch.cos,
+    "elu": F.elu,
+    "erf": torch.erf,
+    "exp": torch.exp,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda a: F.gelu(a, approximate="tanh"),
+    "leaky_relu": F.leaky_relu,
+    "log": torch.log,
+    "mish": F.mish,
+    "quick_gelu": lambda a: a * torch.sigmoid(1.702 * a),
+    "recip": torch.reciprocal,
+    "relu": torch.relu,
+    "rsqrt": torch.rsqrt,
+    "sigmoid": torch.sigmoid,
+    "sign": torch.sign,
+    "silu": F.silu,
+    "sin": torch.sin,
+    "softplus": F.softplus,
+    "sqrt": torch.sqrt,
+    "step": lambda a: (a > 0).to(a.dtype),
+    "tanh": torch.tanh,
+}
+"""functions.ELEMENTWISE in torch."""
+
+
+def fwht(value: Tensor) -> Tensor:
+    """Normalised Walsh-Hadamard transform along the last axis, a power of two long."""
+    size = value.shape[-1]
+    result = value.reshape(-1, size)
+    half = 1
+    while half < size:
+        pairs = result.reshape(-1, size // (2 * half), 2, half)
+        first, second = pairs.unbind(2)
+        result = torch.stack((first + second, first - second), 2).reshape(-1, size)
+        half *= 2
+    return (result / math.sqrt(size)).view_as(value)
+
+
+def scatter(value: Tensor, index: Tensor, shape: Sequence[int]) -> Tensor:
+    """Zeros of `shape` with `value` added at the flat places `index`."""
+    empty = value.new_zeros(math.prod(shape))
+    return empty.index_add(0, index.flatten().long(), value.flatten()).view(*shape)
+
+
+def topmask(value: Tensor, count: int) -> Tensor:
+    """Ones at the `count` largest elements, zeros elsewhere."""
+    flat = value.flatten()
+    places = flat.topk(count).indices
+    return torch.zeros_like(flat).scatter(0, places, 1.0).view_as(value)
+
+
+def apply_call(
+    fn: str,
+    args: Sequence[Tensor],
+    attrs: Sequence[float | int | str],
+    shape: Sequence[int],
+    training: bool = False,
+) -> Tensor:
+    """A function of whole tensors (functions.CALLS); `shape` is the result's."""
+    first, *rest = args
+    if fn == "drop":
+        return F.dropout(first, float(attrs[0]), training)
+    if fn == "detach":
+        return first.detach()
+    if fn == "solve":
+        solution: Tensor = torch.linalg.solve(first, rest[0])
+        return solution
+    if fn == "ifft2":
+        return torch.real(torch.fft.ifft2(first))
+    if fn == "fwht":
+        return fwht(first)
+    if fn == "scatter":
+        return scatter(first, rest[0], shape)
+    if fn == "gather":
+        return first.flatten()[rest[0].long()]
+    if fn == "topmask":
+        return topmask(first, int(attrs[0]))
+    raise ValueError(f"no function {fn}")
+
+
+# --- expressions -------------------------------------------------------------------
+
+
+def evaluate(
+    roots: Sequence[Node],
+    tensors: Mapping[str, Tensor],
+    env: Mapping[str, int],
+    dtype: torch.dtype = torch.float64,
+) -> list[Tensor]:
+    """The values of expressions: leaves by name, sizes by `env`, constants in `dtype`.
+
+    Raises:
+        ValueError: if a tensor has another shape than its leaf.
+    """
+    device = next(iter(tensors.values())).device if tensors else None
+    values: dict[Node, Tensor] = {}
+    for node in ir.walk(*roots):
+        shape = tuple(axis.value(env) for axis in node.axes)
+        if isinstance(node, Leaf):
+            values[node] = _given(node, tensors, shape)
+        elif isinstance(node, Literal):
+            values[node] = torch.full(shape, node.value, dtype=dtype, device=device)
+        elif isinstance(node, Eye):
+            values[node] = torch.eye(shape[0], dtype=dtype, device=device)
+        else:
+            args = [values[operand] for operand in node.operands]
+            values[node] = _computed(node, args, shape)
+    return [values[root] for root in roots]
+
+
+def _given(leaf: Leaf, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+    tensor = tensors[leaf.name]
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{leaf.name} is {tuple(tensor.shape)}, not {shape}")
+    return tensor
+
+
+def _computed(node: Node, args: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    if isinstance(node, Ein):
+        pairs = zip(args, node.labels, strict=True)
+        operands = [part for arg, row in pairs for part in (arg, list(row))]
+        return torch.einsum(*operands, list(node.out))
+    if isinstance(node, Add):
+        return _combination(args, node.coefs)
+    if isinstance(node, Map):
+        return MAPS[node.fn](args[0])
+    if isinstance(node, View):
+        return args[0].reshape(shape)
+    assert isinstance(node, Call)
+    return apply_call(node.fn, args, node.attrs, shape)
+
+
+def _combination(args: Sequence[Tensor], coefs: Sequence[float]) -> Tensor:
+    """The sum of coefs[i] * args[i]; a coefficient of one changes no bit."""
+    scaled = [a if c == 1 else a * c for a, c in zip(args, coefs, strict=True)]
+    total = scaled[0]
+    for one in scaled[1:]:
+        total = total + one
+    return total
+
+
+# --- programs ------------------------------------------------------------------------
+
+
+def run(
+    program: Program, inputs: Mapping[str, Tensor], training: bool = False
+) -> Tensor:
+    """The result of a program.
+
+    `inputs` has its inputs by name; for `base` and `product` steps also W and, for a
+    linear that has one, bias.  Activations are [b, t, features].
+    """
+    features = {one.name: len(one.shape) for one in (*program.inputs,)}
+    values = dict(inputs)
+    for step in program.steps:
+        args = [values[name] for name in step.args]
+        leads = [
+            arg.dim() - features[name]
+            for arg, name in zip(args, step.args, strict=True)
+        ]
+        if step.op in ("base", "product"):
+            bias = inputs.get("bias") if step.op == "base" else None
+            values[step.out] = F.linear(args[0], inputs["W"], bias)
+        else:
+            values[step.out] = _run_step(step, args, leads, training)
+        features[step.out] = len(step.shape)
+    return values[program.result]
+
+
+def _run_step(
+    step: Step, args: list[Tensor], leads: list[int], training: bool
+) -> Tensor:
+    if step.op == "linear":
+        return F.linear(args[0], args[1])
+    if step.op == "ein":
+        return torch.einsum(step.spec.replace("*", "..."), *args)
+    if step.op == "add":
+        return _combination(_aligned(args, leads), step.coefs)
+    if step.op == "map":
+        return MAPS[step.fn](args[0])
+    lead = args[0].shape[: leads[0]]
+    if step.op == "view":
+        return args[0].reshape(*lead, *step.shape)
+    return _run_call(step, args, lead, training)
+
+
+def _aligned(args: list[Tensor], leads: list[int]) -> list[Tensor]:
+    """Arguments with samples but without tokens get an axis for the tokens."""
+    if max(leads) < 2:
+        return args
+    pairs = zip(args, leads, strict=True)
+    return [arg.unsqueeze(1) if lead == 1 else arg for arg, lead in pairs]
+
+
+def _run_call(
+    step: Step, args: list[Tensor], lead: Sequence[int], training: bool
+) -> Tensor:
+    like = args[0]
+    shape = (*lead, *step.shape) if step.tokens else step.shape
+    if step.fn == "full":
+        return like.new_full(shape, float(step.attrs[0]))
+    if step.fn == "eye":
+        return torch.eye(step.shape[0], dtype=like.dtype, device=like.device)
+    if step.fn == "count":
+        sizes = dict(zip("bt", lead, strict=False))
+        return like.new_full((), math.prod(sizes[axis] for axis in str(step.attrs[0])))
+    return apply_call(step.fn, args, step.attrs, shape, training)

@@ -1,0 +1,196 @@
+"""The order in which a composed equation is evaluated, chosen by cost.
+
+In: the composed expressions of a site, and numbers for its sizes.  Out: a straight-line
+`Program` for one of the values that are replaced.
+
+An expression is cut into regions: sums of products between Maps, Calls and sums over
+tokens.  Each region is put into normal form, base products are taken from the linear's
+own output, and every term is ordered by `peftc.expr.contract`.  A sum that is a factor
+is used in the cheapest of three ways: distributed over the product (`spread`), applied
+to the other factors, or built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftc.expr import ir
+from peftc.expr.available import Available
+from peftc.expr.base import BaseLinear
+from peftc.expr.contract import Search
+from peftc.expr.cost import Machine, Measure, has_tokens
+from peftc.expr.ir import Add, Call, Ein, Eye, Leaf, Literal, Map, Node, View
+from peftc.expr.lower import lower_program
+from peftc.expr.normal import Term, concrete, flatten
+from peftc.expr.places import TOKEN_AXES
+from peftc.expr.splits import Mismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from peftc.expr.compose import Composed
+    from peftc.expr.program import Program
+
+SMALL = 1 << 14
+"""Elements up to which a sum in parameter space is not worth distributing."""
+
+SPREAD_TERMS, SPREAD_FACTORS = 16, 7
+"""Distribution is not tried if it makes more than these."""
+
+MACHINE = Machine()
+
+
+def order(
+    composed: Composed,
+    target: str,
+    env: Mapping[str, int],
+    biased: bool,
+    machine: Machine = MACHINE,
+) -> Program:
+    """The program that computes `target`, ordered for training.
+
+    Raises:
+        NotWhole: if a size is no positive whole number where names have these values.
+    """
+    (root,), _ = concrete((composed.outputs[target],), env)
+    linear = BaseLinear.at(env, biased) if composed.kind == "linear" else None
+    planner = Planner(Measure(machine), linear)
+    (ordered,) = planner.plan([root])
+    return lower_program(ordered, target, machine.element)
+
+
+class Planner:
+    """Orders concrete expressions; what one computes, later ones find."""
+
+    def __init__(self, measure: Measure, linear: BaseLinear | None = None) -> None:
+        self.measure = measure
+        self.linear = linear
+        self.available = Available()
+        self._done: dict[Node, Node] = {}
+        self._settled: set[Node] = set()
+        self._terms: dict[tuple[Node, bool], list[Term]] = {}
+        self._quotes: dict[Node, float] = {}
+
+    def plan(self, roots: list[Node]) -> list[Node]:
+        """The roots, ordered; shared parts are computed once."""
+        for node in ir.walk(*roots):  # inner ones first, to keep recursion shallow
+            if isinstance(node, (Map, Call)):
+                self.lower(node)
+        ordered = [self.lower(root) for root in roots]
+        return self.linear.reuse(ordered) if self.linear else ordered
+
+    # --- what stays whole ---------------------------------------------------------
+
+    def _cut(self, node: Node, spread: bool) -> bool:
+        if node in self._settled:
+            return True
+        if isinstance(node, Add):
+            if has_tokens(node):
+                return len(self.terms(node, spread)) > 1
+            if self.measure.training and self.measure.weight(node):
+                return False
+            return not spread or self.measure.elements(node.axes) <= SMALL
+        if isinstance(node, Ein):
+            summed = {n for row in node.labels for n in row} - set(node.out)
+            features = sum(axis not in TOKEN_AXES for axis in node.axes)
+            return bool(summed) and features <= (0 if has_tokens(node) else 1)
+        return False
+
+    def terms(self, node: Node, spread: bool) -> list[Term]:
+        """The terms of a region, base products taken out."""
+        known = self._terms.get((node, spread))
+        if known is None:
+            known = self._flat(node, spread)
+            if self.linear and has_tokens(node):
+                known = self.linear.use(known)
+            self._terms[node, spread] = known
+        return known
+
+    def _flat(self, node: Node, spread: bool) -> list[Term]:
+        """Flattened; where views do not nest, more and more stays whole."""
+        cuts: tuple[Callable[[Node], bool], ...] = (
+            lambda n: self._cut(n, spread),
+            lambda n: self._cut(n, spread) or (isinstance(n, Ein) and has_tokens(n)),
+            lambda n: isinstance(n, (Add, View)),
+        )
+        for cut in cuts[:-1]:
+            try:
+                return flatten(node, cut)
+            except Mismatch:
+                continue
+        return flatten(node, cuts[-1])
+
+    # --- choosing -----------------------------------------------------------------
+
+    def _choose(self, node: Node) -> tuple[float, list[tuple[float, Search]]]:
+        """The cheaper of both ways to treat sums in products, all terms ordered."""
+        together = self._searched(self.terms(node, spread=False))
+        if not any(_holds_sum(search.term) for _, search in together[1]):
+            return together
+        apart = self.terms(node, spread=True)
+        most = max((len(term.factors) for term in apart), default=0)
+        if len(apart) > SPREAD_TERMS or most > SPREAD_FACTORS:
+            return together
+        spread = self._searched(apart)
+        return spread if spread[0] < 0.99 * together[0] else together
+
+    def _searched(self, terms: list[Term]) -> tuple[float, list[tuple[float, Search]]]:
+        searches = [(term.coef, Search(term, self)) for term in terms]
+        return sum(search.cost for _, search in searches), searches
+
+    def quote(self, node: Node) -> float:
+        """Seconds to compute a node; Maps and opaque Calls inside are not counted."""
+        if node in self._done or isinstance(node, (Leaf, Literal, Eye, Map)):
+            return 0.0
+        if isinstance(node, Call):
+            return self._quote_call(node)
+        if node not in self._quotes:
+            self._quotes[node] = 0.0  # regions inside may ask for the same node
+            self._quotes[node] = self._choose(node)[0]
+        return self._quotes[node]
+
+    def _quote_call(self, node: Call) -> float:
+        if self.linear is None or node.fn not in ("base", "product"):
+            return 0.0
+        m = self.measure.machine
+        rows = m.batch * m.tokens
+        weight = self.measure.elements(self.linear.weight.axes)
+        product = 2 * rows * weight / m.matrix + m.launch
+        return product + self.quote(node.operands[0])
+
+    # --- lowering -----------------------------------------------------------------
+
+    def lower(self, node: Node) -> Node:
+        """The node with everything in it ordered."""
+        known = self._done.get(node)
+        if known is None:
+            known = self._done[node] = self._lower(node)
+        return known
+
+    def _lower(self, node: Node) -> Node:
+        if isinstance(node, (Leaf, Literal, Eye)):
+            return node
+        if isinstance(node, (Map, Call)):
+            return ir.rebuild(node, [self.lower(operand) for operand in node.operands])
+        if isinstance(node, View) and not isinstance(node.operands[0], (Add, Ein)):
+            return ir.view(self.lower(node.operands[0]), node.axes)
+        self._quotes.clear()
+        _, searches = self._choose(node)
+        if not searches:
+            return ir.literal(0, node.axes)
+        parts = [ir.view(search.build(), node.axes) for _, search in searches]
+        return ir.add(parts, [coef for coef, _ in searches])
+
+    def settle(self, node: Node) -> None:
+        """Take a node as computed: an atom from now on."""
+        self._done[node] = node
+        self._settled.add(node)
+
+    def is_settled(self, node: Node) -> bool:
+        """Whether a node is computed."""
+        return node in self._done
+
+
+def _holds_sum(term: Term) -> bool:
+    inner = (n.operands[0] if isinstance(n, View) else n for n, _ in term.factors)
+    return any(isinstance(node, Add) and not has_tokens(node) for node in inner)
