@@ -55,7 +55,7 @@ def by_peft() -> Any:
     """Hugging Face PEFT's low-rank update, with weights that are not the identity."""
     config = peft.LoraConfig(
         r=RANK,
-        lora_alpha=RANK,
+        lora_alpha=16,
         target_modules=["q_proj", "v_proj"],
         init_lora_weights=False,
     )
@@ -64,7 +64,7 @@ def by_peft() -> Any:
 
 def by_peftc(other: Any) -> Any:
     """peftc's low-rank update with the weights of `other`."""
-    model = peftc.compile(load(), f"lora(q, v, r={RANK})")
+    model = peftc.compile(load(), f"lora(q, v, r={RANK}, alpha=16)")
     theirs = dict(other.named_parameters())
     for name, ours in model.named_parameters():
         if ".peftc." in name:
