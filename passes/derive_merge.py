@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from peftc.expr.merge import Merged
 from peftc.expr.merge import derive_merge as derive
-
 from peftc.pipeline import Fact, plan_pass
 from peftc.plan.equations import composed, definitions, environment, same_shape
 from peftc.plan.types import Merge, Plan, Rewrite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peftc.syntax.ast import Method
 
 
@@ -27,7 +28,7 @@ def derive_merge(plan: Plan) -> Plan:
     guards: none; a refusal is a result.
     """
     methods = definitions(plan)
-    merges = {}
+    merges: dict[str, Merge] = {}
     for group in same_shape(plan.rewrites).values():
         merge = _merge(group[0], methods)
         merges |= {rewrite.site.key: merge for rewrite in group}
@@ -35,7 +36,7 @@ def derive_merge(plan: Plan) -> Plan:
     return replace(plan, rewrites=tuple(rewrites))
 
 
-def _merge(rewrite: Rewrite, methods: dict[str, Method]) -> Merge:
+def _merge(rewrite: Rewrite, methods: Mapping[str, Method]) -> Merge:
     result = derive(composed(rewrite, methods), environment(rewrite), rewrite.site)
     if isinstance(result, Merged):
         return Merge("exact+bias" if result.creates_bias else "exact")

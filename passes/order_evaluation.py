@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peftc.expr.order import order
-
 from peftc.pipeline import Fact, plan_pass
 from peftc.plan.equations import composed, definitions, environment, same_shape
 
 if TYPE_CHECKING:
+    from peftc.expr.program import Program
     from peftc.plan.types import Plan, Rewrite
 
 
@@ -24,7 +24,7 @@ def order_evaluation(plan: Plan) -> Plan:
     guards: none; an equation without an order is PEFT308.
     """
     methods = definitions(plan)
-    programs = {}
+    programs: dict[str, tuple[Program, ...]] = {}
     for group in same_shape(plan.rewrites).values():
         whole = composed(group[0], methods)
         env = environment(group[0])
@@ -34,5 +34,5 @@ def order_evaluation(plan: Plan) -> Plan:
     return replace(plan, rewrites=tuple(_with(r, programs) for r in plan.rewrites))
 
 
-def _with(rewrite: Rewrite, programs: dict[str, tuple]) -> Rewrite:
+def _with(rewrite: Rewrite, programs: dict[str, tuple[Program, ...]]) -> Rewrite:
     return replace(rewrite, programs=programs[rewrite.site.key])

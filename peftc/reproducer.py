@@ -49,7 +49,7 @@ class Reproducer:
         self.plan = plan or self.plan
         try:
             yield
-        except PeftcError:
+        except (PeftcError, BrokenPipeError):
             raise
         except Exception as error:
             folder = self._write(stage, error)

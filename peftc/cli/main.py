@@ -7,11 +7,13 @@ stderr, and an exit code: 0 ok, 1 diagnostics, 2 usage, 3 model, 4 drift or pari
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from peftc.cli import check, compile, explain, fmt, generate, merge, methods, plan
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "check": check.command,
     "plan": plan.command,
     "compile": compile.command,

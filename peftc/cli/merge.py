@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def command(
 
     from peftc.api import load
 
-    tuned = load(load_model(model, random_init), adapter)
+    tuned: Any = load(load_model(model, random_init), adapter)
     tuned.peftc.merge()
     with whole_folder(output, MARKER) as folder:
         tuned.save_pretrained(folder, merge=True)

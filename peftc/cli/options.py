@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from peftc.cli.output import say
 from peftc.plan.print import plan_text
 from peftc.plan.types import Plan
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
 Spec: TypeAlias = Annotated[
     str, typer.Argument(help="A .peft file, or a spec as text.")
@@ -56,8 +57,11 @@ def _print_ir(name: str, made: Any) -> None:
         print(graph_text(made), file=sys.stderr)
 
 
-def load_model(model: str, random_init: int | None = None) -> nn.Module:
-    """The model of a command line, with its weights."""
+def load_model(model: str, random_init: int | None = None) -> PreTrainedModel:
+    """The model of a command line, with its weights; what was noted is narrated."""
     from peftc.sites.load import load
 
-    return load(model, random_init=random_init)
+    loaded = load(model, random_init=random_init)
+    for note in loaded.notes:
+        say(f"note: {note}")
+    return loaded.model

@@ -6,6 +6,7 @@ In: a `Plan`.  Out: a rich table in which equal sites of several layers are one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -77,17 +78,15 @@ def _plain(value: object) -> str:
 
 def _layers(layers: Sequence[int]) -> str:
     """`0..5`, `0, 2..4`."""
-    return ", ".join(_ranges(sorted(layers)))
+    return ", ".join(_ranges(sorted(set(layers))))
 
 
 def _ranges(layers: Sequence[int]) -> Iterator[str]:
-    start = previous = None
-    for layer in (*layers, None):
-        if start is not None and (layer is None or layer != previous + 1):
-            yield str(start) if start == previous else f"{start}..{previous}"
-            start = None
-        start = layer if start is None else start
-        previous = layer
+    runs = groupby(enumerate(layers), key=lambda pair: pair[1] - pair[0])
+    for _, run in runs:
+        numbers = [layer for _, layer in run]
+        first, last = numbers[0], numbers[-1]
+        yield str(first) if first == last else f"{first}..{last}"
 
 
 def _totals(plan: Plan) -> Iterator[str]:

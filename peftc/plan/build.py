@@ -85,7 +85,9 @@ def _once(errors: Diagnostics) -> Diagnostics:
     """The same size that does not divide, at many sites, is one error."""
     kept: dict[object, Diagnostic] = {}
     for error in errors:
-        alike = (error.span, error.tensor) if isinstance(error, NotWholeAtSite) else error
+        alike = (
+            (error.span, error.tensor) if isinstance(error, NotWholeAtSite) else error
+        )
         kept.setdefault(alike, error)
     distinct = Diagnostics()
     for error in kept.values():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from peftc.codegen.text import parse_program
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.plan import UnreadablePlan
-from peftc.plan.print import HEADER
+from peftc.plan.print import HEADER, PLAIN
 from peftc.plan.types import (
     AddedTensor,
     Application,
@@ -28,7 +28,7 @@ from peftc.plan.types import (
     Rewrite,
 )
 from peftc.syntax.ast import Method
-from peftc.syntax.parse import parse
+from peftc.syntax.parse import parse, parse_expr
 from peftc.syntax.source import Source, Span
 from peftc.view import Kind, Rows, Site
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 PAIR = re.compile(r'([\w.]+)=("(?:[^"\\]|\\.)*"|\S+)')
 APPLY = re.compile(r"apply (\S+) (.*?) with(.*)")
 TENSOR = re.compile(r"(param|buffer) (\S+) \[([\d, ]*)\](.*?) ~ (.+)")
+PARTS = ("apply", "merge", "program")
 LARGEST = 64 * 1024 * 1024  # characters
 
 
@@ -151,6 +152,8 @@ def _methods(block: _Block) -> tuple[Method, ...]:
 
 def _rewrite(block: _Block) -> Rewrite:
     facts, *rest = block.children
+    if unknown := [b.head for b in rest if b.head not in PARTS]:
+        raise ValueError(f"`{unknown[0]}` is no part of a site")
     applications = tuple(_application(b) for b in rest if b.head == "apply")
     merge = next(_merge(b.rest) for b in rest if b.head == "merge")
     programs = tuple(
@@ -227,16 +230,22 @@ def _tensor(text: str) -> AddedTensor:
     if not match:
         raise ValueError("a tensor is `param NAME [sizes] ~ init`")
     kind, name, shape, shared, init = match.groups()
+    parse_expr(init)
     sizes = tuple(int(n) for n in shape.split(",") if n.strip())
-    group = _unquote(_pairs(shared).get("shared", ""))
+    group = _unquote(_pairs(shared).get("shared", '""'))
     return AddedTensor(
         name, sizes, "param" if kind == "param" else "buffer", init, group
     )
 
 
 def _pairs(text: str) -> dict[str, str]:
+    """`a=1 b="c d"`; nothing else may stand between."""
+    if rest := PAIR.sub("", text).strip():
+        raise ValueError(f"`{rest}` is no name with a value")
     return dict(PAIR.findall(text))
 
 
 def _unquote(text: str) -> str:
+    if not text.startswith('"') and not PLAIN.fullmatch(text):
+        raise ValueError(f"{text!r} is no word")
     return str(json.loads(text)) if text.startswith('"') else text

@@ -159,10 +159,8 @@ def _scope(scope: ast.Scope, names: Environment) -> Restriction:
 
 
 def _range(written: ast.LayerRange, names: Environment) -> tuple[int, int]:
-    first, last = (evaluate(e, names).value for e in (written.first, written.last))
-    if not _is_layer(first) or not _is_layer(last):
-        problem = "a layer is a whole number from 0"
-        raise fail(BadLayers(span=written.span, problem=problem))
+    first = _layer(written.first, names)
+    last = _layer(written.last, names)
     if first > last:
         problem = f"{first}..{last} holds no layer"
         hint = f"write {last}..{first}"
@@ -170,8 +168,12 @@ def _range(written: ast.LayerRange, names: Environment) -> tuple[int, int]:
     return first, last
 
 
-def _is_layer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _layer(written: ast.Expr, names: Environment) -> int:
+    value = evaluate(written, names).value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        problem = "a layer is a whole number from 0"
+        raise fail(BadLayers(span=written.span, problem=problem))
+    return value
 
 
 def _apply(expr: ast.Apply, at: _Context, walk: _Expansion) -> tuple[Request, ...]:
