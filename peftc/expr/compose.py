@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peftc.expr import ir
-from peftc.expr.ir import Add, Labels, Node, View
+from peftc.expr.ir import Add, Call, Labels, Node, View
 from peftc.expr.normal import Term, flatten
 from peftc.expr.places import LINEAR, PLACES, linear_product, over_tokens
 from peftc.expr.sizes import product
@@ -63,8 +63,8 @@ def compose(kind: Kind, equations: Sequence[Equation], biased: bool) -> Composed
             origins.setdefault(node, span)
     absent = {} if biased else _absent(kind)
     rules = [
-        {t: ir.replace([r], absent, origins)[0] for t, r in equation.rules.items()}
-        for equation in equations
+        {t: _own(r, absent, number, origins) for t, r in equation.rules.items()}
+        for number, equation in enumerate(equations)
     ]
     if kind == "linear":
         outputs: Mapping[str, Node] = {"y": _Linear(rules, origins, absent).output()}
@@ -81,6 +81,23 @@ def compose(kind: Kind, equations: Sequence[Equation], biased: bool) -> Composed
         ),
         origins,
     )
+
+
+def _own(
+    rule: Node, absent: Mapping[Node, Node], number: int, origins: dict[Node, Any]
+) -> Node:
+    """A rule for a site without what is absent, and with dropout of its own.
+
+    Two methods that drop the same value with the same probability are one node else,
+    and would drop the same elements.
+    """
+    mapping = dict(absent)
+    for node in ir.walk(rule) if number else ():
+        if isinstance(node, Call) and node.fn == "drop":
+            mapping[node] = ir.call(
+                node.fn, node.operands, (*node.attrs, number), node.axes
+            )
+    return ir.replace([rule], mapping, origins)[0]
 
 
 def _absent(kind: Kind) -> dict[Node, Node]:

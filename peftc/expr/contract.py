@@ -127,15 +127,19 @@ class Network:
         summed over with an activation comes last, as in M[n, k].
         """
         kept = self.kept[subset]
-        bits = [b for b in range(len(self.labels)) if kept >> b & 1]
-        bits.sort(
-            key=lambda b: (
-                not self.tokens >> b & 1,
-                not self.outer >> b & 1,
-                self.active >> b & 1,
-            )
+        late = 0 if kept & self.tokens else self.active
+        bits = (b for b in range(len(self.labels)) if kept >> b & 1)
+        return tuple(self.labels[b] for b in sorted(bits, key=self._place(late)))
+
+    def _place(self, late: int) -> Callable[[int], tuple[bool, int, bool, int]]:
+        last = len(self.out)
+        place = {label: i for i, label in enumerate(self.out)}
+        return lambda b: (
+            not self.tokens >> b & 1,
+            place.get(self.labels[b], last),
+            bool(late >> b & 1),
+            self.labels[b],
         )
-        return tuple(self.labels[b] for b in bits)
 
 
 def index(single: int) -> int:
@@ -162,9 +166,9 @@ class Search:
         self.net = Network(factors, term.out, term.size, self.measure)
         self.full = (1 << len(factors)) - 1
         self.frozen = self._where(self.measure.frozen)
+        charged = self.measure.training and bool(self.net.tokens)
         self.weights = [
-            self.measure.weight(node) if self.measure.training else 0
-            for node, _ in factors
+            self.measure.weight(node) if charged else 0 for node, _ in factors
         ]
         self.choices = [Choice(0.0)] * (self.full + 1)
         self._charged: set[Node] = set()
@@ -193,7 +197,7 @@ class Search:
             if left > right:
                 best = min(best, self._pair(left, right, penalty))
             if not left & (left - 1) and self._applies(left, right):
-                best = min(best, self._applied_cost(left, right))
+                best = min(best, self._applied_cost(left, right, max(penalty, 0)))
         return best
 
     def _found(self, subset: int) -> Factor | None:
@@ -223,8 +227,8 @@ class Search:
             return cost
         if self.net.tokens and not self.measure.frozen(node):
             cost += self.measure.gradient(elements)
-        copied = self.measure.training and 2 * elements >= self.measure.weight(node) > 0
-        return cost + FORBIDDEN * copied
+        copied = self.measure.training and self.measure.weight(node) > 0
+        return cost + FORBIDDEN * (copied and bool(self.net.tokens))
 
     def _pair(self, left: int, right: int, penalty: float) -> Choice:
         net, m = self.net, self.measure.machine
@@ -255,9 +259,15 @@ class Search:
             return -1.0 if free else FORBIDDEN
         cost = 0.0
         inner = subset != self.full and not net.kept[subset] & net.tokens
-        if inner and net.tokens and subset & ~self.frozen and result > largest:
+        if inner and net.tokens and result > self._largest_trained(subset):
             cost += self.measure.gradient(result)
         return cost + FORBIDDEN * self._copies_weight(subset, result)
+
+    def _largest_trained(self, subset: int) -> float:
+        """Elements of the largest factor that has a gradient anyway; of none, all."""
+        trained = list(_bits(subset & ~self.frozen))
+        volumes = (self.net.volume(self.net.masks[i]) for i in trained)
+        return max(volumes, default=float("inf"))
 
     def _copies_weight(self, subset: int, result: int) -> bool:
         """Whether a parameter-space result is a copy of a base weight, more or less."""
@@ -287,11 +297,11 @@ class Search:
         small = self.net.volume(b) <= 4 * self.measure.elements(node.axes)
         return bool(b & self.net.tokens) or small
 
-    def _applied_cost(self, left: int, right: int) -> Choice:
+    def _applied_cost(self, left: int, right: int, penalty: float) -> Choice:
         node, labels = self.net.factors[index(left)]
         value = self._placeholder(right)
         names = self.net.names(left | right)
-        cost = self.choices[right].cost
+        cost = self.choices[right].cost + penalty
         for summand in node.operands:
             cost += self.regions.quote(_applied(summand, labels, value, names))
         return Choice(cost, left, right, apply=True)

@@ -72,7 +72,10 @@ class Measure:
         return _fold(self._frozen, node, _is_frozen)
 
     def weight(self, node: Node) -> int:
-        """Elements of the largest base matrix that a node holds elementwise, or 0."""
+        """Elements of the base matrix that a node is a copy of, more or less, or 0.
+
+        A copy is any sum of products that holds a base matrix and is not much smaller.
+        """
         return _fold(self._weight, node, self._weight_of)
 
     def traffic(self, elements: int, flops: int = 0) -> float:
@@ -97,11 +100,10 @@ class Measure:
         if isinstance(node, Leaf):
             matrix = node.kind == "weight" and len(node.axes) > 1
             return self.elements(node.axes) if matrix else 0
-        if isinstance(node, Ein):
-            kept = set(node.out)
-            pairs = zip(node.labels, inner, strict=True)
-            return max((n for row, n in pairs if kept.issuperset(row)), default=0)
-        return max(inner, default=0) if isinstance(node, (Add, View)) else 0
+        if not isinstance(node, (Add, Ein, View)) or has_tokens(node):
+            return 0
+        largest = max(inner, default=0)
+        return largest if 2 * self.elements(node.axes) >= largest else 0
 
 
 def _fold(known: dict[Node, V], node: Node, rule: Callable[[Node, list[V]], V]) -> V:

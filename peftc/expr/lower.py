@@ -63,7 +63,7 @@ class _Lowering:
         """Lower everything below `root`, in the order it is used."""
         stack = [root]
         while stack:
-            missing = [o for o in self._arranged(stack[-1]) if o not in self.values]
+            missing = [o for o in self._needed(stack[-1]) if o not in self.values]
             if missing:
                 stack.extend(reversed(missing))
                 continue
@@ -72,16 +72,17 @@ class _Lowering:
                 self.values[node] = self._value(node)
         return self.values[root]
 
+    def _needed(self, node: Node) -> list[Node]:
+        """The operands that become values, in order."""
+        operands = self._arranged(node)
+        plain = isinstance(node, (Add, Ein))
+        return [o for o in operands if not (plain and isinstance(o, Literal))]
+
     def _arranged(self, node: Node) -> list[Node]:
         """The operands in the order they are computed and written."""
-        if isinstance(node, Ein):
-            operands = [o for o in node.operands if not isinstance(o, Literal)]
-            return sorted(operands, key=self._place)
-        return (
-            sorted(node.operands, key=self._place)
-            if isinstance(node, Add)
-            else [*node.operands]
-        )
+        if isinstance(node, (Add, Ein)):
+            return sorted(node.operands, key=self._place)
+        return list(node.operands)
 
     def _place(self, node: Node) -> tuple[object, ...]:
         """What holds the base's value first, then activations, then parameters."""
@@ -129,7 +130,7 @@ class _Lowering:
     def _like(self, tokens: bool) -> Value:
         """An input for a constant to take its type from, and perhaps its tokens."""
         leaves = [n for n in self.nodes if isinstance(n, Leaf)]
-        leaves.sort(key=lambda n: (has_tokens(n) != tokens, n.name))
+        leaves.sort(key=lambda n: (has_tokens(n) != tokens, n.kind != "param", n.name))
         if leaves and has_tokens(leaves[0]) >= tokens:
             return self._input(leaves[0])
         return self._input(ir.leaf(self.target, "input", TOKEN_AXES))
@@ -163,9 +164,13 @@ class _Lowering:
     def _sum(self, node: Add) -> Value:
         coef = dict(zip(node.operands, node.coefs, strict=True))
         operands = self._arranged(node)
-        args = [self.values[operand] for operand in operands]
+        args = [
+            self._full(o.value, ()) if isinstance(o, Literal) else self.values[o]
+            for o in operands  # a scalar broadcasts by itself
+        ]
         coefs = tuple(coef[operand] for operand in operands)
-        return self._step("add", args, args[0].shape, _tokens_of(args), coefs=coefs)
+        shape = feature_sizes(node.axes)
+        return self._step("add", args, shape, _tokens_of(args), coefs=coefs)
 
     def _function(self, node: Node) -> Value:
         shape = feature_sizes(node.axes)

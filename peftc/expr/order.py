@@ -122,21 +122,21 @@ class Planner:
 
     # --- choosing -----------------------------------------------------------------
 
-    def _choose(self, node: Node) -> tuple[float, list[tuple[float, Search]]]:
-        """The cheaper of both ways to treat sums in products, all terms ordered."""
-        together = self._searched(self.terms(node, spread=False))
-        if not any(_holds_sum(search.term) for _, search in together[1]):
-            return together
+    def _choose(self, node: Node) -> tuple[float, list[Term]]:
+        """The cheaper of both ways to treat sums in products, with its seconds."""
+        together = self.terms(node, spread=False)
+        cost = self._cost(together)
+        if not any(map(_holds_sum, together)):
+            return cost, together
         apart = self.terms(node, spread=True)
         most = max((len(term.factors) for term in apart), default=0)
         if len(apart) > SPREAD_TERMS or most > SPREAD_FACTORS:
-            return together
-        spread = self._searched(apart)
-        return spread if spread[0] < 0.99 * together[0] else together
+            return cost, together
+        other = self._cost(apart)
+        return (other, apart) if other < 0.99 * cost else (cost, together)
 
-    def _searched(self, terms: list[Term]) -> tuple[float, list[tuple[float, Search]]]:
-        searches = [(term.coef, Search(term, self)) for term in terms]
-        return sum(search.cost for _, search in searches), searches
+    def _cost(self, terms: list[Term]) -> float:
+        return sum(Search(term, self).cost for term in terms)
 
     def quote(self, node: Node) -> float:
         """Seconds to compute a node; Maps and opaque Calls inside are not counted."""
@@ -175,11 +175,12 @@ class Planner:
         if isinstance(node, View) and not isinstance(node.operands[0], (Add, Ein)):
             return ir.view(self.lower(node.operands[0]), node.axes)
         self._quotes.clear()
-        _, searches = self._choose(node)
-        if not searches:
+        terms = self._choose(node)[1]
+        if not terms:
             return ir.literal(0, node.axes)
-        parts = [ir.view(search.build(), node.axes) for _, search in searches]
-        return ir.add(parts, [coef for coef, _ in searches])
+        # Each term is searched again, since it may use what those before it computed.
+        parts = [ir.view(Search(term, self).build(), node.axes) for term in terms]
+        return ir.add(parts, [term.coef for term in terms])
 
     def settle(self, node: Node) -> None:
         """Take a node as computed: an atom from now on."""

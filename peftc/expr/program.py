@@ -18,10 +18,14 @@ Op: TypeAlias = Literal[
 linear   (v, M): v[*, k] M[n, k] -> [*, n]
 ein      (a, b, ...) with `spec`: an einsum, `*i,oi->*o`; `*` stands for the token axes,
          or, in a program with `separate_tokens`, they are spelled `b` and `t`
-add      sum of coefs[i] * args[i]; all of the same axes up to missing token axes
+add      sum of coefs[i] * args[i]; all of the same axes up to missing token axes, or
+         scalars
 map      elementwise `fn` of the arguments
 view     splits or merges the trailing axes to `shape`; token axes stay
-call     `fn` (solve, drop, detach, ...) with numeric `attrs`
+call     `fn` (solve, drop, detach, ...) with constant `attrs`: those of
+         functions.CALLS, and constants of the type of their argument: eye(like),
+         full(like; value), and count(like; "t"), the number of samples (b), of tokens
+         in each (t), or of both (bt), as a scalar
 base     (v): the site's own linear applied to v, bias included, by the graph's own op
 product  (v): the same without bias
 """
