@@ -130,12 +130,11 @@ class CannotLineUp(Diagnostic):
 
     code: ClassVar[str] = "PEFT234"
     title: ClassVar[str] = "operands cannot be lined up"
-    label: ClassVar[str] = "{small} against {large}: the second has {why} `{axis}`"
+    label: ClassVar[str] = "{small} against {large}: {problem}"
     help: ClassVar[str] = "{hint}"
     small: str
     large: str
-    why: str
-    axis: str
+    problem: str
     hint: str = ""
 
 

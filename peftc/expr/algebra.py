@@ -77,20 +77,19 @@ def _matched(span: Span, value: Value, largest: Value) -> tuple[int, ...]:
 
 
 def _misfit(span: Span, value: Value, largest: Value, axis: Size) -> CannotLineUp:
-    hint = ""
+    hint = "axes are matched by name; give one of them a knob of its own"
     if axis not in largest.axes:
-        why = "no axis"
-        if len(value.axes) == len(largest.axes) == 1:
-            hint = "`outer(a, b)` makes a matrix of two vectors"
+        problem = f"the second has no axis `{axis}`"
+        vectors = len(value.axes) == len(largest.axes) == 1
+        hint = "`outer(a, b)` makes a matrix of two vectors" if vectors else ""
     else:
-        why = "several axes" if largest.axes.count(axis) > 1 else "one axis"
-        hint = "axes are matched by name; give one of them a knob of its own"
+        which = "second" if largest.axes.count(axis) > 1 else "first"
+        problem = f"the {which} has several axes `{axis}`"
     return CannotLineUp(
         span=span,
         small=show(value.axes),
         large=show(largest.axes),
-        why=why,
-        axis=str(axis),
+        problem=problem,
         hint=hint,
     )
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
@@ -109,13 +111,27 @@ def _undefining(file: ast.File) -> Iterator[LibraryHoldsNoMethods]:
 
 
 def _offered(entry: EntryPoint) -> ast.File:
-    """The file an installed package offers."""
+    """The file an installed package offers; the package is found, not imported."""
     package, _, path = entry.value.partition(":")
     problem = "it does not name `package:file.peft`"
     if package and path.endswith(".peft"):
-        try:
-            return _read(files(package).joinpath(path), f"<{package}>/{path}")
-        except (OSError, ModuleNotFoundError) as error:
-            problem = str(error)
+        folder = _folder(package)
+        target = folder.joinpath(path).resolve() if folder else None
+        if target and folder and target.is_relative_to(folder):
+            try:
+                return _read(target, f"<{package}>/{path}")
+            except OSError as error:
+                problem = error.strerror or str(error)
+        else:
+            problem = "there is no such package" if not folder else "it is elsewhere"
     wrong = LibraryUnreadable(name=entry.name, value=entry.value, problem=problem)
     raise fail(wrong)
+
+
+def _folder(package: str) -> Path | None:
+    """The folder of a package; of a package inside one, found from the outer one."""
+    outer, *inner = package.split(".")
+    spec = find_spec(outer)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]).joinpath(*inner).resolve()
