@@ -69,24 +69,6 @@ class MarkerMissing(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiteLost(Diagnostic):
-    """The forward uses an adapted weight in a way that the rewriter did not find.
-
-    A module was replaced after the model was compiled, another tool replaced
-    `torch.nn.functional.linear` (DeepSpeed ZeRO-3 does), or the model computes
-    something else in this mode than when it was planned.  Running on would drop the
-    site's methods in silence, so the run stops.
-    """
-
-    code: ClassVar[str] = "PEFT603"
-    title: ClassVar[str] = "a site of the plan was not found in the captured forward"
-    label: ClassVar[str] = "`{site}`: its weight is used, by {users}, but not rewritten"
-    exit_code: ClassVar[int] = 5
-    site: str
-    users: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModuleReplaced(Diagnostic):
     """A module that owns an adapted weight was replaced after compiling.
 
@@ -94,7 +76,7 @@ class ModuleReplaced(Diagnostic):
     `model.peftc.remove()`, replace, and compile again.
     """
 
-    code: ClassVar[str] = "PEFT604"
+    code: ClassVar[str] = "PEFT603"
     title: ClassVar[str] = "an adapted module was replaced"
     label: ClassVar[str] = "`{module}` is not the module that was compiled"
     help: ClassVar[str] = "remove the methods, replace the module, and compile again"
@@ -111,7 +93,7 @@ class NotOneGraph(Diagnostic):
     print added to a module is a frequent cause.
     """
 
-    code: ClassVar[str] = "PEFT605"
+    code: ClassVar[str] = "PEFT604"
     title: ClassVar[str] = "the forward cannot be captured as one graph"
     label: ClassVar[str] = "{reason}"
     exit_code: ClassVar[int] = 5
@@ -127,7 +109,7 @@ class TooManyGraphs(Diagnostic):
     call.  `torch._logging.set_logs(recompiles=True)` tells which one.
     """
 
-    code: ClassVar[str] = "PEFT606"
+    code: ClassVar[str] = "PEFT605"
     title: ClassVar[str] = "the forward was captured too often"
     label: ClassVar[str] = "{limit} graphs and no end"
     help: ClassVar[str] = "TORCH_LOGS=recompiles tells what changes from call to call"
@@ -143,7 +125,7 @@ class MarkersDisagree(Diagnostic):
     outer model only.
     """
 
-    code: ClassVar[str] = "PEFT607"
+    code: ClassVar[str] = "PEFT606"
     title: ClassVar[str] = "two compiled models overlap"
     label: ClassVar[str] = "`{name}` is bound to two different tensors"
     exit_code: ClassVar[int] = 5
@@ -151,25 +133,10 @@ class MarkersDisagree(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BodyNotEntered(Diagnostic):
-    """An adapted weight goes into an operation with a body that peftc cannot rewrite.
-
-    Checkpointed layers are rewritten; other operations with bodies (loops, branches)
-    are not.
-    """
-
-    code: ClassVar[str] = "PEFT608"
-    title: ClassVar[str] = "an adapted weight is used inside a sub-graph"
-    label: ClassVar[str] = "`{operation}` is not an operation that peftc can enter"
-    exit_code: ClassVar[int] = 5
-    operation: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class UnknownBackend(Diagnostic):
     """The rewritten graph can be run by `eager`, `aot_eager` or `inductor`."""
 
-    code: ClassVar[str] = "PEFT609"
+    code: ClassVar[str] = "PEFT607"
     title: ClassVar[str] = "unknown backend"
     label: ClassVar[str] = "`{backend}` is none of {known}"
     help: ClassVar[str] = "{hint}"
@@ -205,7 +172,7 @@ class ShardedBase(Diagnostic):
     code: ClassVar[str] = "PEFT611"
     title: ClassVar[str] = "the base is sharded"
     label: ClassVar[str] = "`{parameter}` is a DTensor"
-    help: ClassVar[str] = "compile with peftc before `fully_shard` or tensor parallelism"
+    help: ClassVar[str] = "compile with peftc first, then call `fully_shard`"
     exit_code: ClassVar[int] = 3
     parameter: str
 
@@ -289,3 +256,20 @@ class WrongState(Diagnostic):
     exit_code: ClassVar[int] = 5
     what: str
     hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoPlaceForBias(Diagnostic):
+    """A merged model has a bias that its class does not know.
+
+    Methods such as a learned output bias merge into a bias, which is created where the
+    linear has none.  The merged model runs, but written to a folder and read by
+    Transformers it would lose that bias without a word.  Keep the adapter file instead.
+    """
+
+    code: ClassVar[str] = "PEFT632"
+    title: ClassVar[str] = "the merged model cannot be written as a plain one"
+    label: ClassVar[str] = "`{architecture}` has no place for `{bias}`"
+    exit_code: ClassVar[int] = 5
+    bias: str
+    architecture: str

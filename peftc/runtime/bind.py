@@ -50,6 +50,8 @@ class Layout:
     sites: tuple[str, ...]
     owners: tuple[str, ...]
     """Of each site, the module whose `training` says the site's mode."""
+    within: str = ""
+    """The path of the module whose forward the entry is; empty for the model."""
 
 
 def layout(plan: Plan, signature: str, within: str = "") -> Layout:
@@ -59,7 +61,7 @@ def layout(plan: Plan, signature: str, within: str = "") -> Layout:
     reads = dict.fromkeys(read for r in rewrites for read in _reads(r))
     sites = tuple(r.site.key for r in rewrites)
     owners = tuple(r.site.owner for r in rewrites)
-    return Layout(f"{signature}:{within}", tuple(reads), sites, owners)
+    return Layout(f"{signature}:{within}", tuple(reads), sites, owners, within)
 
 
 def _reads(rewrite: Rewrite) -> list[Read]:
@@ -76,7 +78,7 @@ def _row_numbers(site: Site) -> list[Read]:
 # --- the marker -------------------------------------------------------------------
 
 
-@torch._dynamo.allow_in_graph
+@torch._dynamo.allow_in_graph  # type: ignore[untyped-decorator]  # torch leaves it so
 def marker(
     signature: str, modes: Sequence[bool], *values: torch.Tensor
 ) -> torch.Tensor:
@@ -157,6 +159,10 @@ def read(
     training: dict[str, bool] = {}
     for node in markers:
         signature, modes, *arguments = node.args
+        if signature not in by_signature:
+            raise fail(
+                MarkersDisagree(name=signature.rpartition(":")[2] or "the model")
+            )
         one = by_signature[signature]
         _agree(values, dict(zip(one.reads, arguments, strict=True)))
         _agree(training, dict(zip(one.sites, modes, strict=True)))

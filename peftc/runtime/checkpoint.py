@@ -12,14 +12,16 @@ dropout would silently give wrong gradients; so an eager run uses
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import getitem
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
 from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _OPERATION = torch.ops.higher_order.tag_activation_checkpoint
 _REGION = "peftc.region"
@@ -44,7 +46,7 @@ def checkpointed(body: Any, *inputs: Any) -> Any:
 
 def inline(gm: fx.GraphModule) -> tuple[Region, ...]:
     """Replace every checkpointed body by its nodes, each marked with its region."""
-    regions = []
+    regions: list[Region] = []
     for call in gm.graph.find_nodes(op="call_function", target=_OPERATION):
         region = Region(len(regions), dict(call.kwargs), dict(call.meta))
         outputs = _copy_body(gm, call, region)
@@ -111,12 +113,12 @@ def _outline(
     gm: fx.GraphModule, region: Region, nodes: list[fx.Node], eager: bool
 ) -> None:
     members = set(nodes)
-    inputs = list(
-        dict.fromkeys(i for n in nodes for i in n.all_input_nodes if i not in members)
-    )
+    reads = [i for n in nodes for i in n.all_input_nodes if i not in members]
+    inputs = [n for n in dict.fromkeys(reads) if n.op != "get_attr"]
     outputs = [n for n in nodes if any(user not in members for user in n.users)]
+    modules = [n for n in dict.fromkeys(reads) if n.op == "get_attr"]
     name = f"peftc_region_{region.number}"
-    gm.add_module(name, _body(gm, nodes, inputs, outputs))
+    gm.add_module(name, _body(gm, [*modules, *nodes], inputs, outputs))
     with gm.graph.inserting_after(nodes[-1]):
         holder = gm.graph.get_attr(name)
     with gm.graph.inserting_after(holder):
@@ -138,10 +140,7 @@ def _body(
     graph = fx.Graph()
     known: dict[fx.Node, fx.Node] = {}
     for node in inputs:
-        if node.op == "get_attr":
-            known[node] = graph.get_attr(str(node.target))
-        else:
-            known[node] = graph.placeholder(node.name)
+        known[node] = graph.placeholder(node.name)
         known[node].meta = dict(node.meta)
     for node in nodes:
         known[node] = graph.node_copy(node, known.__getitem__)

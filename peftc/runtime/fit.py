@@ -6,7 +6,6 @@ The model is only looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,12 +17,14 @@ from peftc.diagnostics.runtime import (
     AlreadyCompiled,
     BaseDiffers,
     NoPlaceForParameters,
-    SharedAcrossDevices,
     ShardedBase,
+    SharedAcrossDevices,
 )
 from peftc.runtime.names import CHILD, tensor_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from peftc.plan.types import Plan, Rewrite
     from peftc.view import Site
 

@@ -57,8 +57,8 @@ def _orthogonal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
     *batch, rows, columns = shape
     tall = torch.randn(*batch, max(rows, columns), min(rows, columns), generator=g)
     q, r = torch.linalg.qr(tall)
-    q = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
-    return q if rows >= columns else q.mT
+    signed: torch.Tensor = q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
+    return signed if rows >= columns else signed.mT
 
 
 _DRAWS: dict[str, Draw] = {

@@ -6,6 +6,7 @@ In: a site and the name of an added tensor.  Out: paths `<owner>.peftc.<role>.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ WHOLE = "whole"
 
 # What torch.nn.Module already means something by; a test compares this with torch.
 _TAKEN = frozenset(
-    """
+    re.findall(
+        r"\w+",
+        """
     rows T_destination add_module apply bfloat16 buffers call_super_init children
     compile cpu cuda double dump_patches eval extra_repr float forward get_buffer
     get_extra_state get_parameter get_submodule half ipu load_state_dict modules
@@ -35,7 +38,8 @@ _TAKEN = frozenset(
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
     set_extra_state set_submodule share_memory state_dict to to_empty train training
     type xpu zero_grad
-    """.split()
+        """,
+    )
 )
 
 

@@ -7,7 +7,6 @@ checked and built before the model is touched, so an error leaves it as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -16,9 +15,18 @@ from torch import nn
 
 from peftc.runtime.fit import check_fit
 from peftc.runtime.initial import Evaluate, initial_value
-from peftc.runtime.names import CHILD, ROWS, scattered, tensor_parts
+from peftc.runtime.names import (
+    CHILD,
+    ROWS,
+    role_name,
+    scattered,
+    tensor_parts,
+    tensor_path,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from peftc.plan.types import AddedTensor, Plan, Rewrite
     from peftc.view import Rows, Site
 
@@ -72,29 +80,27 @@ def detach(model: nn.Module, attached: Attached) -> None:
         model.get_parameter(name).requires_grad_(True)
 
 
-def _build(
-    model: nn.Module, plan: Plan, evaluate: EvaluateAt
-) -> Mapping[str, Slot]:
+def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> Mapping[str, Slot]:
     """The child for each owner, outside the model still."""
     slots: dict[str, Slot] = {}
     shared: dict[tuple[str, str], torch.Tensor] = {}
     for rewrite in plan.rewrites:
         site = rewrite.site
         top = slots.setdefault(site.owner, Slot())
-        like = _like(model, site)
+        base = like(model, site)
         for tensor in rewrite.tensors:
             key = (tensor.shared or site.key, tensor.name)
             if key not in shared:
                 at = evaluate.get(site.key)
-                shared[key] = _make(tensor, plan, site, like, at)
+                shared[key] = _make(tensor, plan, site, base, at)
             _register(top, site, tensor.name, shared[key])
         if site.rows is not None and scattered(site):
-            role = top.slot(tensor_parts(site, "")[1])
-            role.register_buffer(ROWS, _numbers(site.rows, like), persistent=False)
+            role = top.slot(role_name(site))
+            role.register_buffer(ROWS, _numbers(site.rows, base), persistent=False)
     return slots
 
 
-def _like(model: nn.Module, site: Site) -> torch.Tensor:
+def like(model: nn.Module, site: Site) -> torch.Tensor:
     """A base tensor with the site's device and dtype."""
     if site.weight:
         return model.get_parameter(site.weight)
@@ -116,15 +122,15 @@ def _make(
     tensor: AddedTensor,
     plan: Plan,
     site: Site,
-    like: torch.Tensor,
+    base: torch.Tensor,
     evaluate: Evaluate | None,
 ) -> torch.Tensor:
-    dtype = tensor_dtype(plan.dtype, like.dtype)
-    if like.is_meta:
+    dtype = tensor_dtype(plan.dtype, base.dtype)
+    if base.is_meta:
         value = torch.empty(tensor.shape, dtype=dtype, device="meta")
     else:
         value = initial_value(tensor, plan.seed, site.key, dtype, evaluate)
-    value = value.to(like.device)
+    value = value.to(base.device)
     return nn.Parameter(value) if tensor.kind == "param" else value
 
 
@@ -139,12 +145,12 @@ def _register(top: Slot, site: Site, name: str, value: torch.Tensor) -> None:
         slot.register_buffer(leaf, value)
 
 
-def _numbers(rows: Rows, like: torch.Tensor) -> torch.Tensor:
-    ranges = [torch.arange(first, last, device=like.device) for first, last in rows]
+def _numbers(rows: Rows, base: torch.Tensor) -> torch.Tensor:
+    ranges = [torch.arange(first, last, device=base.device) for first, last in rows]
     return torch.cat(ranges)
 
 
-def added(model: nn.Module, plan: Plan) -> Iterator[tuple[Rewrite, AddedTensor, str]]:
+def added(plan: Plan) -> Iterator[tuple[Rewrite, AddedTensor, str]]:
     """Every added tensor that is stored once, with its rewrite and its path."""
     seen: set[tuple[str, str]] = set()
     for rewrite in plan.rewrites:
@@ -152,5 +158,4 @@ def added(model: nn.Module, plan: Plan) -> Iterator[tuple[Rewrite, AddedTensor, 
             key = (tensor.shared or rewrite.site.key, tensor.name)
             if key not in seen:
                 seen.add(key)
-                parts = tensor_parts(rewrite.site, tensor.name)
-                yield rewrite, tensor, ".".join((rewrite.site.owner, *parts))
+                yield rewrite, tensor, tensor_path(rewrite.site, tensor)

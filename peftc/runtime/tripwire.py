@@ -8,17 +8,19 @@ encoder by itself, would compute the base without a word.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import CalledDirectly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _disabled: ContextVar[tuple[Switch, ...]] = ContextVar("peftc_disabled", default=())
 _capturing = threading.local()
@@ -60,7 +62,7 @@ def capturing() -> Iterator[None]:
         _capturing.depth = depth
 
 
-@torch._dynamo.assume_constant_result
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
 def ours() -> bool:
     """Whether the trace under way is ours; asked while tracing, kept as a constant.
 

@@ -1,0 +1,109 @@
+"""Between a compiled model and an adapter file.
+
+In: a handle, or a model and an `Adapter` that was read.  Out: the file, or the values
+of the adapter in the model, after every check has passed.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from peftc.diagnostics.artefact import OtherBase, OtherPlan, UnknownFormat
+from peftc.diagnostics.core import PeftcError, fail
+from peftc.plan.parse import parse_plan
+from peftc.plan.print import plan_hash, plan_text
+from peftc.runtime.essence import difference
+from peftc.runtime.fingerprint import Fingerprint, fingerprint
+from peftc.runtime.parameters import added, like, tensor_dtype
+from peftc.runtime.state import Adapter, Expected, check_tensors, write_adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from peftc.plan.types import Plan
+    from peftc.runtime.handle import Handle
+
+
+def tensors(model: nn.Module, plan: Plan) -> Mapping[str, torch.Tensor]:
+    """The added tensors of a model by path; a shared one once."""
+    return {path: tensor_at(model, path) for _, _, path in added(plan)}
+
+
+def tensor_at(model: nn.Module, path: str) -> torch.Tensor:
+    """The tensor at a path."""
+    owner, _, name = path.rpartition(".")
+    tensor = getattr(model.get_submodule(owner), name)
+    assert isinstance(tensor, torch.Tensor)
+    return tensor
+
+
+def expected(model: nn.Module, plan: Plan) -> Mapping[str, Expected]:
+    """What those tensors have to be, whether the model has them yet or not."""
+    return {
+        path: Expected(
+            tensor.shape, tensor_dtype(plan.dtype, like(model, rewrite.site).dtype)
+        )
+        for rewrite, tensor, path in added(plan)
+    }
+
+
+def save(handle: Handle, folder: Path) -> Path:
+    """Write the handle's adapter."""
+    plan = handle.plan
+    adapter = Adapter(
+        folder,
+        spec=handle.spec,
+        plan=plan_text(plan),
+        plan_hash=plan_hash(plan),
+        base=fingerprint(handle.model).text(),
+        seed=plan.seed,
+        version=version("peftc"),
+        any_base=handle.any_base,
+        tensors=tensors(handle.model, plan),
+    )
+    return write_adapter(folder, adapter)
+
+
+def check(adapter: Adapter, model: nn.Module, plan: Plan, *, any_base: bool) -> None:
+    """Refuse an adapter of another plan or base, or with other tensors."""
+    read = _plan(adapter)
+    if problem := difference(plan, read):
+        raise fail(OtherPlan(problem=problem))
+    check_tensors(adapter, expected(model, plan))
+    problem = _base(adapter).difference(fingerprint(model))
+    if problem and not any_base:
+        raise fail(OtherBase(problem=problem))
+
+
+def _plan(adapter: Adapter) -> Plan:
+    """The plan in the file, which must be the one that was written."""
+    try:
+        plan = parse_plan(adapter.plan, "<plan of the adapter>")
+    except PeftcError as error:
+        raise _unreadable(adapter, f"its plan cannot be read: {error}") from None
+    if plan_hash(plan) != adapter.plan_hash:
+        raise _unreadable(adapter, "its plan was altered")
+    return plan
+
+
+def _base(adapter: Adapter) -> Fingerprint:
+    try:
+        return Fingerprint.parse(adapter.base)
+    except (ValueError, RecursionError):
+        raise _unreadable(adapter, "the fingerprint of its base is damaged") from None
+
+
+def _unreadable(adapter: Adapter, problem: str) -> PeftcError:
+    return fail(UnknownFormat(path=str(adapter.path), problem=problem))
+
+
+def copy_into(model: nn.Module, adapter: Adapter) -> None:
+    """Put the values into the tensors that are there, so optimizers keep them."""
+    with torch.no_grad():
+        for path, value in adapter.tensors.items():
+            tensor_at(model, path).copy_(value)

@@ -1,0 +1,129 @@
+"""From a captured graph to the code that runs it.
+
+In: a graph as Dynamo captured it, with the marker in it.  Out: a callable, in which
+every site of the plan that this graph uses is rewritten; or an error.  A site whose
+weight is used but that was not found and rewritten is never passed over.
+
+The backend holds the model weakly and keeps no graph: Dynamo's caches hold the backend,
+and the model must go away when its user lets go of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import fx, nn
+
+from peftc.diagnostics.core import Diagnostics
+from peftc.diagnostics.runtime import ModuleReplaced
+from peftc.rewrite.check import check_located
+from peftc.rewrite.print import graph_text
+from peftc.runtime import checkpoint
+from peftc.runtime.bind import Binding, Layout, read
+from peftc.sites.anchors import Capture
+from peftc.sites.capture import ties
+from peftc.sites.locate import locate
+
+if TYPE_CHECKING:
+    import weakref
+
+    from peftc.runtime.recipe import Captures, Recipe
+
+Code: TypeAlias = Callable[..., Any]
+Ties: TypeAlias = Mapping[str, tuple[str, ...]]
+Runner: TypeAlias = Callable[[fx.GraphModule, Sequence[Any]], Code]
+
+
+def _eager(gm: fx.GraphModule, inputs: Sequence[Any]) -> Code:
+    return gm.forward
+
+
+def _behind(name: str) -> Runner:
+    def run(gm: fx.GraphModule, inputs: Sequence[Any]) -> Code:
+        code: Code = torch._dynamo.lookup_backend(name)(gm, list(inputs))
+        return code
+
+    return run
+
+
+RUNNERS: dict[str, Runner] = {
+    "eager": _eager,
+    "aot_eager": _behind("aot_eager"),
+    "inductor": _behind("inductor"),
+}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What `torch.compile` calls with every graph of one entry of a model."""
+
+    model: weakref.ref[nn.Module]
+    owners: Mapping[str, weakref.ref[nn.Module]]
+    """The modules that the entry binds, by path, as they were when it was built."""
+    layout: Layout
+    recipe: Recipe
+    captures: Captures
+
+    def __call__(self, gm: fx.GraphModule, inputs: Sequence[Any]) -> Code:
+        """Rewrite the graph and hand it to the backend that the user chose."""
+        model = self._model()
+        check_owners(model, self.owners)
+        binding = read(gm.graph, (self.layout,), _named(model))
+        regions = checkpoint.inline(gm)
+        self._rewrite(gm.graph, binding, ties(model))
+        self.captures.add(graph_text(gm.graph, _names(binding)))
+        checkpoint.outline(gm, regions, eager=self.recipe.backend == "eager")
+        gm.graph.lint()
+        gm.recompile()
+        return RUNNERS[self.recipe.backend](gm, inputs)
+
+    def _model(self) -> nn.Module:
+        model = self.model()
+        assert model is not None, "Dynamo captures the forward of a living model"
+        return model
+
+    def _rewrite(self, graph: fx.Graph, binding: Binding, tied: Ties) -> None:
+        """Run the graph passes on the sites of the plan that the graph uses."""
+        plan = self.recipe.plan
+        planned = {r.site.key for r in plan.rewrites}
+        found = locate(graph, binding.base, tied)
+        located = {one.site.key: one for one in found if one.site.key in planned}
+        check_located(plan, located, {p: n for n, p in binding.base.items()})
+        capture = Capture(graph, located, binding.tensors, binding.training)
+        self.recipe.manager.rewrite(capture, plan)
+
+
+def check_owners(
+    model: nn.Module, owners: Mapping[str, weakref.ref[nn.Module]]
+) -> None:
+    """Refuse a model in which a module that owns added parameters was replaced."""
+    errors = Diagnostics()
+    for path, owner in owners.items():
+        if _find(model, path) is not owner():
+            errors.add(ModuleReplaced(module=path))
+    errors.check()
+
+
+def _find(model: nn.Module, path: str) -> nn.Module | None:
+    module: nn.Module | None = model
+    for name in path.split("."):
+        module = None if module is None else module._modules.get(name)
+    return module
+
+
+def _named(model: nn.Module) -> Mapping[int, str]:
+    """The first path of each parameter, by its identity."""
+    return {id(p): path for path, p in model.named_parameters()}
+
+
+def _names(binding: Binding) -> Mapping[str, str]:
+    """For the printed graph: placeholders of parameters by what they are."""
+    added = {
+        node.name: f"{site}.{name}"
+        for site, tensors in binding.tensors.items()
+        for name, node in tensors.items()
+    }
+    return {node.name: path for node, path in binding.base.items()} | added

@@ -1,0 +1,224 @@
+"""The forward of a compiled model.
+
+In: a module of the user's model and a Recipe.  Out: an `Entry`, set as `forward` of
+that instance: the model keeps its class, its modules and its names.  An entry compiles
+the original forward with the marker before it, for itself alone, and is opaque to any
+other capture: a foreign `torch.compile` that looked inside would drop the marker, and
+with it the methods, without a word.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import threading
+import types
+import weakref
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch._dynamo.exc import (
+    BackendCompilerFailed,
+    FailOnRecompileLimitHit,
+    Unsupported,
+)
+
+from peftc.diagnostics.core import PeftcError, fail
+from peftc.diagnostics.runtime import NotOneGraph, TooManyGraphs
+from peftc.runtime.backend import Backend, check_owners
+from peftc.runtime.bind import Forward, Layout, bound
+from peftc.runtime.tripwire import capturing, ours
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peftc.runtime.recipe import Captures, Recipe
+    from peftc.runtime.tripwire import Switch
+
+_LOGGING = ("debug", "info", "warning", "error", "warning_once", "info_once")
+
+
+class Entry:
+    """Callable as the module's forward was; runs the rewritten graph.
+
+    `previous` is the forward that the instance had of its own, if any.
+    """
+
+    def __init__(
+        self,
+        root: nn.Module,
+        layout: Layout,
+        recipe: Recipe,
+        switch: Switch,
+        captures: Captures,
+    ) -> None:
+        self.root = root
+        self.module = root.get_submodule(layout.within)
+        self.layout = layout
+        self.recipe = recipe
+        self.switch = switch
+        self.captures = captures
+        self.owners = {p: root.get_submodule(p) for p in dict.fromkeys(layout.owners)}
+        self.previous: Forward | None = self.module.__dict__.get("forward")
+        self._compiled: Forward | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def original(self) -> Forward:
+        """The forward of the base."""
+        if self.previous is not None:
+            return self.previous
+        return types.MethodType(type(self.module).forward, self.module)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The original's: Trainer drops the columns of a data set it does not name."""
+        return inspect.signature(self.original)
+
+    @torch._dynamo.disable(  # type: ignore[untyped-decorator]  # torch leaves it so
+        reason="peftc runs this model's forward through a capture of its own"
+    )
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the base with its methods; the base alone if they are disabled."""
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args and args[0] is self.module:
+            # accelerate rebinds a forward that it had wrapped as a method.
+            args = args[1:]
+        if self.switch.bypassed:
+            return self.original(*args, **kwargs)
+        if _records_outputs(self.root, kwargs):
+            _install_output_hooks(self.root)
+        with _translated(self.recipe.limit), _settings(self.recipe.limit), capturing():
+            return self._forward()(*args, **kwargs)
+
+    def _forward(self) -> Forward:
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
+            return self._compiled
+
+    def _compile(self) -> Forward:
+        owners = {path: weakref.ref(owner) for path, owner in self.owners.items()}
+        check_owners(self.root, owners)
+        model = weakref.ref(self.root)
+        backend = Backend(model, owners, self.layout, self.recipe, self.captures)
+        forward = bound(self.original, self.root, self.layout)
+        compiled: Forward = torch.compile(
+            forward, fullgraph=True, dynamic=self.recipe.dynamic, backend=backend
+        )
+        return compiled
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Entry:
+        """An entry of the copied model, which captures anew."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(
+            {key: copy.deepcopy(value, memo) for key, value in self._state().items()}
+        )
+        return twin
+
+    def _state(self) -> dict[str, Any]:
+        own = ("_compiled", "_lock")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._compiled = None
+        self._lock = threading.Lock()
+
+
+class SubEntry(Entry):
+    """The entry of a part that `generate()` may run by itself, such as an encoder.
+
+    Inside a capture of the whole model it is the original forward, whose sites the
+    whole model's marker binds; so unlike an Entry it lets Dynamo look inside.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the part: as part of a capture under way, or by its own."""
+        if torch.compiler.is_compiling() and ours():
+            if self.previous is not None:
+                return self.previous(*args, **kwargs)
+            # A bound method, as `original` makes one, cannot be captured.
+            return type(self.module).forward(self.module, *args, **kwargs)
+        return self._by_itself(args, kwargs)
+
+    @torch._dynamo.disable(  # type: ignore[untyped-decorator]  # torch leaves it so
+        reason="peftc runs this encoder's forward through a capture of its own"
+    )
+    def _by_itself(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._call(args, kwargs)
+
+
+def _settings(limit: int) -> Any:
+    """Dynamo's settings for a capture; they are thread-local, so set in every call.
+
+    `optimize_ddp` would split the graph before we see it; without the hook guards a
+    hook that is added later is ignored; Transformers logs inside forwards.
+    """
+    known = (getattr(logging.Logger, name, None) for name in _LOGGING)
+    return torch._dynamo.config.patch(
+        optimize_ddp=False,
+        skip_nnmodule_hook_guards=False,
+        ignore_logging_functions={function for function in known if function},
+        recompile_limit=limit,
+        fail_on_recompile_limit_hit=True,
+        suppress_errors=False,
+    )
+
+
+@contextmanager
+def _translated(limit: int) -> Iterator[None]:
+    """Raise our errors as they are, and torch's about capturing as ours."""
+    try:
+        yield
+    except BackendCompilerFailed as error:
+        if isinstance(error.inner_exception, PeftcError):
+            raise error.inner_exception from None
+        raise
+    except FailOnRecompileLimitHit as error:
+        raise fail(TooManyGraphs(limit=limit)) from error
+    except Unsupported as error:
+        raise fail(NotOneGraph(reason=_reason(error))) from error
+
+
+def _records_outputs(model: nn.Module, kwargs: dict[str, Any]) -> bool:
+    """Whether a call asks Transformers for hidden states, attentions and the like."""
+    config = getattr(model, "config", None)
+    return any(
+        value for name, value in kwargs.items() if name.startswith("output_")
+    ) or any(getattr(config, name, False) for name in _RECORDED)
+
+
+def _reason(error: Unsupported) -> str:
+    """What torch could not capture: its first two lines, and the last place."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    places = [line for line in lines if line.startswith("File ")]
+    return "; ".join((*lines[:2], *places[-1:]))
+
+
+_RECORDED = ("output_hidden_states", "output_attentions", "output_router_logits")
+
+
+def _install_output_hooks(model: nn.Module) -> None:
+    """Let Transformers hook its layers now: it takes a lock, which cannot be captured.
+
+    Only for calls that need the hooks: a model with them cannot be pickled.
+    """
+    if find_spec("transformers.utils.output_capturing") is None:
+        return
+    from transformers import PreTrainedModel
+    from transformers.utils.output_capturing import maybe_install_capturing_hooks
+
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            maybe_install_capturing_hooks(module)

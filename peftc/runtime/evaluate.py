@@ -1,0 +1,87 @@
+"""Values of expressions at a site of a model.
+
+In: a model, a site and IR nodes over its leaves.  Out: tensors, computed in float32 or
+wider in the orientation [out, in], whatever dtype and layout the base is stored in.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from peftc.expr.evaluate import evaluate
+from peftc.plan.equations import definitions, environment, initial_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from peftc.expr.ir import Node
+    from peftc.plan.types import AddedTensor, Plan, Rewrite
+    from peftc.runtime.initial import Evaluate
+    from peftc.syntax.ast import Method
+    from peftc.view import Site
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to compute in for a base of `dtype`."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def row_index(site: Site, device: torch.device) -> torch.Tensor | None:
+    """The row numbers of a site; None for a whole weight."""
+    if site.rows is None:
+        return None
+    return torch.cat([torch.arange(a, b, device=device) for a, b in site.rows])
+
+
+def is_transposed(model: nn.Module, site: Site) -> bool:
+    """Whether a site's weight is stored [in, out].
+
+    The site of an edge does not say it of the linear that the edge comes from.
+    """
+    return site.transposed or isinstance(model.get_submodule(site.owner), Conv1D)
+
+
+def values_of(
+    nodes: Sequence[Node], tensors: Mapping[str, torch.Tensor], sizes: Mapping[str, int]
+) -> list[torch.Tensor]:
+    """The values of expressions, in the widest dtype of the tensors given."""
+    floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
+    dtype = functools.reduce(torch.promote_types, floating, torch.float32)
+    with torch.no_grad():
+        return evaluate(nodes, tensors, sizes, dtype)
+
+
+def base_values(model: nn.Module, site: Site) -> Mapping[str, torch.Tensor]:
+    """The base's parameters of a site under the names that equations use."""
+    weight, offset = ("g", "c") if site.kind == "norm" else ("W", "bias")
+    values = {}
+    for name, path in ((weight, site.weight), (offset, site.bias)):
+        if path:
+            value = model.get_parameter(path).detach()
+            value = value.mT if name == "W" and is_transposed(model, site) else value
+            rows = row_index(site, value.device)
+            value = value if rows is None else value[rows]
+            values[name] = value.to(wide(value.dtype))
+    return values
+
+
+def evaluations(model: nn.Module, plan: Plan) -> Mapping[str, Evaluate]:
+    """For each site: what gives the initial values that read the base."""
+    methods = definitions(plan)
+    return {r.site.key: _evaluation(model, r, methods) for r in plan.rewrites}
+
+
+def _evaluation(
+    model: nn.Module, rewrite: Rewrite, methods: Mapping[str, Method]
+) -> Evaluate:
+    def value(tensor: AddedTensor) -> torch.Tensor:
+        node = initial_nodes(rewrite, methods)[tensor.name]
+        values = base_values(model, rewrite.site)
+        return values_of([node], values, environment(rewrite))[0]
+
+    return value

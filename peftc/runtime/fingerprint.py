@@ -1,0 +1,95 @@
+"""Which base is this?
+
+In: a model.  Out: a `Fingerprint`: the hash of its configuration and of every tensor's
+name, shape, dtype and content, as plain text.  The added tensors take no part, and the
+device makes no difference.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import xxhash
+from torch import nn
+
+from peftc.runtime.names import CHILD
+from peftc.sites.view import config_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`config` is a hash; `tensors` maps names to `dtype[shape] hash`."""
+
+    config: str
+    tensors: Mapping[str, str]
+
+    def text(self) -> str:
+        """One line of JSON."""
+        return json.dumps({"config": self.config, "tensors": dict(self.tensors)})
+
+    @classmethod
+    def parse(cls, text: str) -> Fingerprint:
+        """Read what `text` wrote.
+
+        Raises:
+            ValueError: if it is anything else.
+        """
+        read = json.loads(text)
+        if not isinstance(read, dict) or not isinstance(read.get("tensors"), dict):
+            raise ValueError("no fingerprint")
+        tensors = {str(name): str(value) for name, value in read["tensors"].items()}
+        return cls(str(read.get("config")), tensors)
+
+    def difference(self, other: Fingerprint) -> str:
+        """The first thing in which `other` differs, for people; empty if nothing."""
+        for name in sorted(self.tensors.keys() | other.tensors.keys()):
+            mine, its = self.tensors.get(name), other.tensors.get(name)
+            if mine != its:
+                return _told(name, mine, its)
+        return "" if self.config == other.config else "its configuration differs"
+
+
+def _told(name: str, mine: str | None, its: str | None) -> str:
+    if mine is None or its is None:
+        return f"`{name}` is {'not expected' if mine is None else 'missing'}"
+    if mine.split()[0] != its.split()[0]:
+        return f"`{name}` is {its.split()[0]}, not {mine.split()[0]}"
+    return f"the values of `{name}` differ"
+
+
+def fingerprint(model: nn.Module) -> Fingerprint:
+    """Read every parameter and buffer of the base once."""
+    seen: dict[int, str] = {}
+    tensors = {}
+    for name, tensor in base_state(model):
+        if id(tensor) not in seen:
+            seen[id(tensor)] = f"{_kind(tensor)} {_content(tensor)}"
+        tensors[name] = seen[id(tensor)]
+    return Fingerprint(config_hash(getattr(model, "config", None)), tensors)
+
+
+def base_state(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The state of the base: what is saved of it, without the added tensors."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if CHILD not in name.split(".") and isinstance(tensor, torch.Tensor):
+            yield name, tensor
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"{dtype}[{','.join(map(str, tensor.shape))}]"
+
+
+def _content(tensor: torch.Tensor) -> str:
+    """The hash of the bytes in memory order; of a meta tensor there are none."""
+    if tensor.is_meta:
+        return "meta"
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    data: Any = flat.view(torch.uint8).numpy()
+    return xxhash.xxh3_128_hexdigest(data)

@@ -1,0 +1,200 @@
+"""The handle of a compiled model: `model.peftc`.
+
+In: a model that `install` has compiled.  Out: everything one may ask of it or do with
+it.  The handle belongs to the instance and is copied and stored with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.runtime import WrongState
+from peftc.runtime import adapters, merge, removal
+from peftc.runtime.parameters import added
+from peftc.runtime.state import Adapter, read_adapter
+from peftc.sites.capture import example_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from peftc.plan.types import Application, Plan
+    from peftc.runtime.entry import Entry
+    from peftc.runtime.parameters import Attached
+    from peftc.runtime.recipe import Captures, Recipe
+    from peftc.runtime.tripwire import Switch
+    from peftc.view import Site
+
+
+class Handle:
+    """What was done to a model, and what can be done with it now."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: str,
+        attached: Attached,
+        entries: tuple[Entry, ...],
+    ) -> None:
+        self.model = model
+        self.spec = spec
+        self.entries = entries
+        self.attached = attached
+        self.any_base = False
+        self.own: dict[str, Any] = {}
+        """What the instance had of its own before, of what it was given."""
+        self.merged: merge.Merged | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The plan and how it runs."""
+        return self.entries[0].recipe
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that was compiled."""
+        return self.recipe.plan
+
+    @property
+    def switch(self) -> Switch:
+        """Whether the methods run."""
+        return self.entries[0].switch
+
+    @property
+    def captures(self) -> Captures:
+        """How often the model was captured."""
+        return self.entries[0].captures
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that are rewritten, in the model's order."""
+        return tuple(rewrite.site for rewrite in self.plan.rewrites)
+
+    def parameters_by_method(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
+        """The trainable tensors of each method by path; a shared one only once."""
+        found: dict[str, dict[str, nn.Parameter]] = {}
+        for rewrite, tensor, path in added(self.plan):
+            if tensor.kind == "param":
+                method = _owner(rewrite.applications, tensor.name)
+                found.setdefault(method, {})[path] = self.model.get_parameter(path)
+        return found
+
+    def graph(self) -> str:
+        """The rewritten graphs as text, the latest last.
+
+        A model that has not run yet is captured once, on tokens of its own making.
+        """
+        if not self.captures.texts:
+            self._require(not self.merged, "a merged model has no rewritten graph")
+            run_once(self.model)
+        return "\n".join(self.captures.texts)
+
+    def report(self) -> dict[str, Any]:
+        """Counts and state as plain data."""
+        counts = {
+            method: sum(p.numel() for p in parameters.values())
+            for method, parameters in self.parameters_by_method().items()
+        }
+        return {
+            "architecture": self.plan.model.architecture,
+            "base": sum(p.numel() for p in self.model.parameters()) - self._added(),
+            "trainable": sum(counts.values()),
+            "trainable_by_method": counts,
+            "sites": len(self.plan.rewrites),
+            "backend": self.recipe.backend,
+            "graphs": self.captures.count,
+            "merged": self.merged is not None,
+            "any_base": self.any_base,
+        }
+
+    def _added(self) -> int:
+        parameters = (t for _, t, _ in added(self.plan) if t.kind == "param")
+        return sum(t.count for t in parameters)
+
+    # --- running ---------------------------------------------------------------------
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Run the base, bit for bit, in a `with` block; in this thread or task only."""
+        return self.switch.disabled()
+
+    def remove(self) -> None:
+        """Give the base model back as it was before compiling, bit for bit."""
+        if self.merged:
+            self.unmerge()
+        removal.remove(self)
+
+    # --- files -----------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `folder/adapter.safetensors`; returns its path.
+
+        Raises:
+            PeftcError: PEFT624, PEFT627, or PEFT631 while merged.
+        """
+        self._require(not self.merged, "the model is merged", "call `unmerge()` first")
+        return adapters.save(self, Path(folder))
+
+    def load(self, folder: str | Path, *, any_base: bool = False) -> None:
+        """Take the tensors of an adapter that was made with the same plan.
+
+        Raises:
+            PeftcError: PEFT620 to PEFT626; nothing is changed then.
+        """
+        self._require(not self.merged, "the model is merged", "call `unmerge()` first")
+        self.take(read_adapter(Path(folder)), any_base=any_base)
+
+    def take(self, adapter: Adapter, *, any_base: bool = False) -> None:
+        """Take the tensors of an adapter that was read."""
+        adapters.check(adapter, self.model, self.plan, any_base=any_base)
+        adapters.copy_into(self.model, adapter)
+        self.any_base = adapter.any_base or any_base
+
+    # --- merging ---------------------------------------------------------------------
+
+    def merge(self) -> None:
+        """Write the methods into the weights; the model then runs as a plain one.
+
+        Raises:
+            PeftcError: PEFT630 with every reason; nothing is changed then.
+        """
+        self._require(not self.merged, "the model is merged already")
+        self.merged = merge.merge(self.model, self.plan)
+        self.switch.off = True
+
+    def unmerge(self) -> None:
+        """Put the weights back, bit for bit, and run the methods again."""
+        merged = self.merged
+        self._require(merged is not None, "the model is not merged")
+        assert merged is not None
+        merge.unmerge(self.model, merged)
+        self.merged = None
+        self.switch.off = False
+
+    def _require(self, condition: bool, what: str, hint: str = "") -> None:
+        if not condition:
+            raise fail(WrongState(what=what, hint=hint))
+
+    def __repr__(self) -> str:
+        state = ", merged" if self.merged else ""
+        return f"<peftc: {len(self.plan.rewrites)} sites{state}>"
+
+
+def run_once(model: nn.Module) -> None:
+    """Run a model on made-up tokens, leaving the random state as it was."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        model(**example_inputs(model))
+
+
+def _owner(applications: tuple[Application, ...], tensor: str) -> str:
+    """The method that declares a tensor, wrapped ones included."""
+    for application in applications:
+        if any(t.name == tensor for t in application.tensors):
+            return application.method
+        if any(t.name == tensor for t in application.all_tensors):
+            return _owner(application.wraps, tensor)
+    raise AssertionError("every tensor of a rewrite belongs to an application")

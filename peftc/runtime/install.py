@@ -1,0 +1,119 @@
+"""Compile: put a plan into a model.
+
+In: a model and a Plan.  Out: the same model object, whose forward runs the plan, and
+its handle.  All that can fail is done before the model is touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from peftc.diagnostics.core import fail, suggestion
+from peftc.diagnostics.runtime import UnknownBackend
+from peftc.plan.print import plan_hash
+from peftc.runtime import adapters
+from peftc.runtime.backend import RUNNERS
+from peftc.runtime.bind import layout
+from peftc.runtime.entry import Entry, SubEntry
+from peftc.runtime.evaluate import evaluations
+from peftc.runtime.fit import check_fit
+from peftc.runtime.handle import Handle
+from peftc.runtime.names import CHILD
+from peftc.runtime.parameters import attach
+from peftc.runtime.recipe import Captures, Recipe
+from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
+from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
+from peftc.runtime.tripwire import Switch, add_tripwires
+
+if TYPE_CHECKING:
+    from torch import nn
+    from typing_extensions import Unpack
+
+    from peftc.pipeline import Manager
+    from peftc.plan.types import Plan
+    from peftc.runtime.state import Adapter
+
+
+class Options(TypedDict, total=False):
+    """What `install` may be told beyond the plan.
+
+    `backend` runs the rewritten graph (`eager`, `aot_eager`, `inductor`); `dynamic` is
+    torch.compile's; `adapter` gives values to the added tensors, if it was made on this
+    base or `any_base` is set.
+    """
+
+    backend: str
+    dynamic: bool | None
+    adapter: Adapter | None
+    any_base: bool
+
+
+def install(
+    model: nn.Module,
+    plan: Plan,
+    spec: str,
+    manager: Manager,
+    **options: Unpack[Options],
+) -> Handle:
+    """Put a plan into a model; `spec` is the text it was made from.
+
+    Raises:
+        PeftcError: the model is then as it was.
+    """
+    recipe = _recipe(plan, manager, options)
+    check_fit(model, plan)
+    adapter, any_base = options.get("adapter"), options.get("any_base", False)
+    if adapter is not None:
+        adapters.check(adapter, model, plan, any_base=any_base)
+    attached = attach(model, plan, evaluations(model, plan))
+    if adapter is not None:
+        adapters.copy_into(model, adapter)
+    entries = _entries(model, recipe)
+    handle = Handle(model, spec, attached, entries)
+    handle.any_base = adapter is not None and (any_base or adapter.any_base)
+    _take_over(model, handle)
+    return handle
+
+
+def _recipe(plan: Plan, manager: Manager, options: Options) -> Recipe:
+    backend = options.get("backend", "eager")
+    if backend not in RUNNERS:
+        known, hint = ", ".join(RUNNERS), suggestion(backend, RUNNERS)
+        raise fail(UnknownBackend(backend=backend, known=known, hint=hint))
+    return Recipe(plan, manager, backend, options.get("dynamic"))
+
+
+def _entries(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:
+    """The model's entry, and those of parts that `generate()` runs by themselves."""
+    switch, captures, signature = Switch(), Captures(), plan_hash(recipe.plan)
+    whole = layout(recipe.plan, signature)
+    entries = [Entry(model, whole, recipe, switch, captures)]
+    for path in _parts(model):
+        part = layout(recipe.plan, signature, path)
+        if part.sites:
+            entries.append(SubEntry(model, part, recipe, switch, captures))
+    return tuple(entries)
+
+
+def _parts(model: Any) -> tuple[str, ...]:
+    """The encoder of an encoder-decoder: `generate()` runs it once, before the rest."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return ()
+    encoder = model.get_encoder()
+    return tuple(path for path, m in model.named_modules() if m is encoder and path)
+
+
+def _take_over(model: nn.Module, handle: Handle) -> None:
+    """Everything that changes the behaviour of the instance."""
+    add_tripwires(model, handle.attached.owners, handle.switch)
+    for entry in handle.entries:
+        entry.module.__dict__["forward"] = entry
+    quiet_input_gradients(model)
+    own: dict[str, Any] = {CHILD: handle}
+    if hasattr(model, "save_pretrained"):
+        own["save_pretrained"] = SavePretrained(handle)
+        own[NOT_SAVED] = not_saved(handle)
+    if hasattr(model, INPUT_GRADIENTS):
+        own[INPUT_GRADIENTS] = do_nothing
+    handle.own = {name: model.__dict__.get(name, ABSENT) for name in own}
+    model.__dict__ |= own

@@ -1,0 +1,75 @@
+"""What one compiled model is made by, and what its captures left behind.
+
+`Recipe` never changes and holds no model, so copies of a model share it; `Captures`
+counts and prints, for one model, whatever thread captures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftc.pipeline import Manager, load
+
+if TYPE_CHECKING:
+    from peftc.plan.types import Plan
+
+KEPT = 8
+"""How many printed graphs are kept; training with evaluation makes about four."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A plan and how to run it.
+
+    `backend` is a key of `backend.RUNNERS`; `dynamic` is torch.compile's; `limit` is
+    how many graphs one entry may have.
+    """
+
+    plan: Plan
+    manager: Manager
+    backend: str = "eager"
+    dynamic: bool | None = None
+    limit: int = 64
+
+    def __deepcopy__(self, memo: object) -> Recipe:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle passes by name; whoever watched them stays behind."""
+        names = tuple(one.name for one in self.manager.passes)
+        rest = (self.plan, self.backend, self.dynamic, self.limit)
+        return _recipe, (names, *rest)
+
+
+def _recipe(
+    names: tuple[str, ...], plan: Plan, backend: str, dynamic: bool | None, limit: int
+) -> Recipe:
+    return Recipe(plan, Manager(load(names)), backend, dynamic, limit)
+
+
+class Captures:
+    """How often a model was captured, and the last rewritten graphs as text."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._texts: deque[str] = deque(maxlen=KEPT)
+        self._lock = threading.Lock()
+
+    def add(self, text: str) -> None:
+        """Note one rewritten graph."""
+        with self._lock:
+            self.count += 1
+            self._texts.append(text)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The last rewritten graphs, oldest first."""
+        with self._lock:
+            return tuple(self._texts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copied or stored model has captured nothing yet."""
+        return Captures, ()

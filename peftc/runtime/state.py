@@ -1,0 +1,221 @@
+"""Adapters on disk: one safetensors file, written whole or not at all.
+
+In: a model with its methods, or a folder.  Out: `adapter.safetensors` with the added
+tensors, and in its metadata the spec, the plan, the seed and the fingerprint of the
+base; or an `Adapter` read from one.
+
+A file comes from a stranger: it is opened only if it is a regular file, no pickle is
+ever read, names in it are compared with those of the plan and used for nothing else,
+and everything is checked before a model is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensor_bytes
+
+from peftc.diagnostics.artefact import (
+    CannotWrite,
+    DamagedAdapter,
+    NoAdapter,
+    NotFinite,
+    TensorsDiffer,
+    UnknownFormat,
+)
+from peftc.diagnostics.core import Diagnostic, Diagnostics, fail
+from peftc.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FILE = "adapter.safetensors"
+FORMAT = "peftc-adapter"
+FORMAT_VERSION = "1"
+
+_FIELDS = ("spec", "plan", "plan_hash", "base", "seed", "peftc_version")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What an adapter file holds; `spec`, `plan` and `base` are texts."""
+
+    path: Path
+    spec: str
+    plan: str
+    plan_hash: str
+    base: str
+    seed: int
+    version: str
+    any_base: bool
+    """It was once loaded onto another base than it was made on, on request."""
+    tensors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A tensor that a plan adds, as it must be in the file."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+# --- writing ----------------------------------------------------------------------
+
+
+def write_adapter(folder: Path, adapter: Adapter) -> Path:
+    """Write `folder/adapter.safetensors`; `adapter.path` takes no part.
+
+    Raises:
+        PeftcError: if a tensor is not finite or the disk refuses; an older file is
+            then untouched.
+    """
+    check_finite(adapter.tensors)
+    content = tensor_bytes(_storable(adapter.tensors), metadata=_metadata(adapter))
+    target = folder / FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, content)
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise fail(CannotWrite(path=str(target), problem=problem)) from error
+    return target
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse NaN and infinity, naming every tensor that has any."""
+    errors = Diagnostics()
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            count = int((~torch.isfinite(tensor)).sum())
+            if count:
+                errors.add(NotFinite(tensor=name, count=count))
+    errors.check()
+
+
+def _storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
+
+
+def _metadata(adapter: Adapter) -> dict[str, str]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "peftc_version": adapter.version,
+        "spec": adapter.spec,
+        "plan": adapter.plan,
+        "plan_hash": adapter.plan_hash,
+        "base": adapter.base,
+        "seed": str(adapter.seed),
+        "any_base": "true" if adapter.any_base else "false",
+    }
+
+
+# --- reading ----------------------------------------------------------------------
+
+
+def read_adapter(place: Path) -> Adapter:
+    """Read the adapter in a folder, or the file itself.
+
+    Raises:
+        PeftcError: PEFT620 to PEFT622; the tensors are not checked against a plan yet.
+    """
+    path = place / FILE if place.is_dir() else place
+    content = _content(path)
+    try:
+        tensors = load_tensors(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise fail(DamagedAdapter(path=str(path), problem=str(error))) from None
+    return _adapter(path, _header(content), tensors)
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a regular file; never waits for a pipe, never follows a link."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        problem = error.strerror or "cannot be opened"
+        raise fail(NoAdapter(path=str(path), problem=problem)) from None
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise fail(NoAdapter(path=str(path), problem="is not a regular file"))
+        return file.read()
+
+
+def _header(content: bytes) -> Mapping[str, str]:
+    """The metadata; safetensors has checked the header by now."""
+    size = int.from_bytes(content[:8], "little")
+    metadata: Mapping[str, str] = json.loads(content[8 : 8 + size]).get(
+        "__metadata__", {}
+    )
+    return metadata
+
+
+def _adapter(
+    path: Path, metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]
+) -> Adapter:
+    if problem := _unknown(metadata):
+        raise fail(UnknownFormat(path=str(path), problem=problem))
+    return Adapter(
+        path,
+        spec=metadata["spec"],
+        plan=metadata["plan"],
+        plan_hash=metadata["plan_hash"],
+        base=metadata["base"],
+        seed=int(metadata["seed"]),
+        version=metadata["peftc_version"],
+        any_base=metadata.get("any_base") == "true",
+        tensors=tensors,
+    )
+
+
+def _unknown(metadata: Mapping[str, str]) -> str:
+    if metadata.get("format") != FORMAT:
+        return "it is a safetensors file, but not an adapter of peftc"
+    version = metadata.get("format_version", "")
+    if version != FORMAT_VERSION:
+        return f"its format is version {version or '?'}, known is {FORMAT_VERSION}"
+    missing = [name for name in _FIELDS if name not in metadata]
+    if missing:
+        return f"its metadata lacks {', '.join(missing)}"
+    return "" if metadata["seed"].isdecimal() else "its seed is not a number"
+
+
+# --- checking against a plan ------------------------------------------------------
+
+
+def check_tensors(adapter: Adapter, expected: Mapping[str, Expected]) -> None:
+    """Refuse an adapter whose tensors are not exactly the expected ones, and finite."""
+    errors = Diagnostics()
+    for diagnostic in _differences(adapter.tensors, expected):
+        errors.add(diagnostic)
+    errors.check()
+    check_finite(adapter.tensors)
+
+
+def _differences(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Expected]
+) -> Iterator[Diagnostic]:
+    for name in sorted(tensors.keys() | expected.keys()):
+        if problem := _problem(tensors.get(name), expected.get(name)):
+            yield TensorsDiffer(tensor=name, problem=problem)
+
+
+def _problem(tensor: torch.Tensor | None, expected: Expected | None) -> str:
+    if expected is None:
+        return "is not in the plan"
+    if tensor is None:
+        return "is missing"
+    if tuple(tensor.shape) != expected.shape:
+        return f"has shape {list(tensor.shape)}, not {list(expected.shape)}"
+    if tensor.dtype != expected.dtype:
+        return f"is {tensor.dtype}, not {expected.dtype}".replace("torch.", "")
+    return ""
