@@ -25,8 +25,10 @@ _SCORE_STEPS = (
     | ops.DROPOUTS
     | ops.SCALES
     | ops.SUMS
-    | frozenset(("tanh", "clamp", "clamp_min", "maximum", "minimum", "where"))
-    | frozenset(("masked_fill", "contiguous", "view", "reshape", "cat", "getitem"))
+    | frozenset(("tanh", "clamp", "clamp_min", "maximum", "minimum", "max"))
+    | frozenset(
+        ("masked_fill", "contiguous", "view", "reshape", "cat", "getitem", "where")
+    )
 )
 """Between scores and softmax: scale, soft cap, mask, sinks; no transposition."""
 
@@ -89,6 +91,11 @@ def _spelt_out(softmax: fx.Node, products: Products) -> Attention | None:
     weights, value = _factors(mixed)
     del weights
     return Attention(query, key, value, mixed)
+
+
+def find_mixings(graph: fx.Graph, products: Products) -> frozenset[fx.Node]:
+    """The products of two activations."""
+    return frozenset(n for n in graph.nodes if _is_mixing(n, products))
 
 
 def _is_mixing(node: fx.Node, products: Products) -> bool:

@@ -25,38 +25,68 @@ def strip(node: fx.Node, through: frozenset[str]) -> fx.Node:
     return node
 
 
+def _written(node: fx.Node) -> Iterator[fx.Node]:
+    """What a write in place changes: its operand, and what that is a view of."""
+    changed = node.all_input_nodes[0]
+    yield changed
+    while ops.name(changed) in ops.VIEWS | ops.PIECES and changed.all_input_nodes:
+        changed = changed.all_input_nodes[0]
+        yield changed
+
+
 @dataclass(frozen=True)
 class Flow:
     """A graph's order and value edges."""
 
     order: dict[fx.Node, int]
     writers: dict[fx.Node, tuple[fx.Node, ...]]
+    written: dict[fx.Node, tuple[fx.Node, ...]]
 
     @classmethod
     def of(cls, graph: fx.Graph) -> Flow:
         """Read a graph once."""
-        writers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
-        for node in graph.nodes:
-            if ops.is_in_place(node) and node.all_input_nodes:
-                writers[node.all_input_nodes[0]].append(node)
         order = {node: i for i, node in enumerate(graph.nodes)}
-        return cls(order, {n: tuple(w) for n, w in writers.items()})
+        written = {
+            node: tuple(_written(node))
+            for node in graph.nodes
+            if ops.is_in_place(node) and node.all_input_nodes
+        }
+        writers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+        for writer, changed in written.items():
+            for node in changed:
+                writers[node].append(writer)
+        return cls(order, {n: tuple(w) for n, w in writers.items()}, written)
 
     def inputs(self, node: fx.Node) -> Iterator[fx.Node]:
-        """The values a value is made from."""
-        yield from node.all_input_nodes
+        """The values a value is made from, with the writes into them before that."""
+        for given in node.all_input_nodes:
+            yield given
+            yield from self._writes(given, node)
+
+    def _writes(self, node: fx.Node, reader: fx.Node | None) -> Iterator[fx.Node]:
         for writer in self.writers.get(node, ()):
-            yield from (n for n in writer.all_input_nodes if n is not node)
+            if reader is None or self.order[writer] < self.order[reader]:
+                yield writer
+
+    def outputs(self, node: fx.Node) -> Iterator[fx.Node]:
+        """The values made from a value, and those it is written into."""
+        yield from node.users
+        yield from self.written.get(node, ())
 
     def back(
-        self, start: fx.Node, stop: Callable[[fx.Node], bool], after: int = -1
+        self,
+        start: fx.Node,
+        stop: Callable[[fx.Node], bool],
+        after: int = -1,
+        reader: fx.Node | None = None,
     ) -> set[fx.Node]:
         """`start` and all that leads to it, up to and with the nodes at `stop`.
 
-        Nothing at or before place `after` in the graph's order is visited.
+        Nothing at or before place `after` in the graph's order is visited.  The value is
+        as `reader` sees it, or as it is after all writes.
         """
         seen: set[fx.Node] = set()
-        todo = [start]
+        todo = [start, *self._writes(start, reader)]
         while todo:
             node = todo.pop()
             early = self.order[node] <= after and node not in self.writers
@@ -67,20 +97,16 @@ class Flow:
                 todo.extend(self.inputs(node))
         return seen
 
-    def outputs(self, node: fx.Node) -> Iterator[fx.Node]:
-        """The values made from a value."""
-        yield from node.users
-        if ops.is_in_place(node) and node.all_input_nodes:
-            yield node.all_input_nodes[0]
-
-    def between(self, source: fx.Node, target: fx.Node) -> frozenset[fx.Node]:
-        """The nodes on the ways from `source` to `target`: with `target`, not `source`.
-
-        Empty if no way leads there.
+    def between(
+        self, source: fx.Node, target: fx.Node, reader: fx.Node | None = None
+    ) -> frozenset[fx.Node]:
+        """The nodes on the ways from `source` to `target`, as `reader` sees it: with
+        `target`, not `source`.  Empty if no way leads there.
         """
         if source is target:
             return frozenset()
-        before = self.back(target, lambda n: n is source, after=self.order[source] - 1)
+        after = self.order[source] - 1
+        before = self.back(target, lambda n: n is source, after, reader)
         on_way: set[fx.Node] = set()
         todo = [source] if source in before else []
         while todo:

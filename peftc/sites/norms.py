@@ -3,7 +3,7 @@
 In: a graph and the parameter paths of its placeholders.  Out: one `Norm` per use, with
 the value it reads, the value it gives, and its gain and offset.  Spelt out means
 `x * rsqrt(mean(x^2) + eps)` times a vector made of one parameter (`g`, `1 + g`), with
-any casts.
+any casts; in a layer norm, x is `x - mean(x)`.
 """
 
 from __future__ import annotations
@@ -56,13 +56,11 @@ def _called(node: fx.Node, names: Mapping[fx.Node, str]) -> Norm:
     y = node
     if ops.name(node).startswith(("native", "_fused")):
         y = next((u for u in node.users if u.args[1:] == (0,)), node)
-    return Norm(
-        x,
-        y,
-        gain if gain in names else None,
-        offset if isinstance(offset, fx.Node) and offset in names else None,
-        is_call=True,
-    )
+    return Norm(x, y, _made_of(gain, names), _made_of(offset, names), is_call=True)
+
+
+def _made_of(vector: object, names: Mapping[fx.Node, str]) -> fx.Node | None:
+    return _parameter_of(vector, names) if isinstance(vector, fx.Node) else None
 
 
 def _is_inverse_root(node: fx.Node) -> bool:
@@ -78,9 +76,17 @@ def _spelt_out(root: fx.Node, names: Mapping[fx.Node, str]) -> Norm | None:
         if ops.name(scaled) != "mul":
             continue
         other = next((n for n in scaled.all_input_nodes if n is not root), None)
-        if other is not None and strip(other, ops.CASTS) is x:
+        if other is not None and _is_same(strip(other, ops.CASTS), x):
             return _with_gain(x, scaled, names)
     return None
+
+
+def _is_same(one: fx.Node, other: fx.Node) -> bool:
+    """Whether two nodes are one value: models write `x - mean(x)` twice."""
+    if one is other:
+        return True
+    steps = ((n.op, n.target, n.args, n.kwargs) for n in (one, other))
+    return one.op != "placeholder" and next(steps) == next(steps)
 
 
 def _mean_of_square(inside: fx.Node) -> fx.Node | None:

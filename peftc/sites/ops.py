@@ -61,7 +61,8 @@ MATMULS = _words(
     """
 )
 GROUPED = frozenset(("_grouped_mm", "grouped_mm", "grouped_mm_fallback"))
-PRODUCTS = MATMULS | GROUPED | frozenset(("conv1d", "conv2d", "conv3d", "conv"))
+CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d", "convolution"))
+PRODUCTS = MATMULS | GROUPED | CONVOLUTIONS
 ATTENTIONS = _words(
     """
     scaled_dot_product_attention flex_attention flex_attention_hop

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Reading:
     """What a graph is made of, as far as sites are concerned."""
 
+    names: Mapping[fx.Node, str]
     output: fx.Node
     flow: Flow
     products: Products
@@ -59,4 +60,4 @@ def read(graph: fx.Graph, names: Mapping[fx.Node, str]) -> Reading:
         )
     )
     output = graph.output_node()
-    return Reading(output, flow, products, norms, attentions, streams, ends)
+    return Reading(names, output, flow, products, norms, attentions, streams, ends)

@@ -15,6 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from peftc.sites import ops
+from peftc.sites.attention import find_mixings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,27 @@ class Addition:
         return self.sum if self.norm is None else self.norm.y
 
 
+@dataclass(frozen=True)
+class _Sources:
+    """What the values of a graph come from."""
+
+    flow: Flow
+    products: Products
+    attentions: tuple[Attention, ...]
+    outs: frozenset[fx.Node]
+    mixings: frozenset[fx.Node]
+
+    def is_sublayer(self, leaf: fx.Node, way: frozenset[fx.Node]) -> bool:
+        """Whether a leaf is made by products with parameters, or an attention, last.
+
+        Attention scores are sums too, and a position bias leads to the scores of the
+        next layer; but their last product is one of activations.
+        """
+        ends = self.products.is_product
+        met = self.flow.back(leaf, lambda n: n not in way or n in self.outs or ends(n))
+        return any(map(ends, way)) and not met & way & self.mixings
+
+
 def find_additions(
     graph: fx.Graph,
     flow: Flow,
@@ -64,13 +86,11 @@ def find_additions(
     attentions: tuple[Attention, ...],
 ) -> tuple[Addition, ...]:
     """The additions of a graph, in its order."""
-    found = []
-    for node in graph.nodes:
-        if ops.is_sum(node) and not _is_inner(node):
-            addition = _addition(node, flow, products, attentions)
-            if addition is not None:
-                found.append(addition)
-    return tuple(found)
+    outs = frozenset(attention.out for attention in attentions)
+    mixings = find_mixings(graph, products) - outs
+    sources = _Sources(flow, products, attentions, outs, mixings)
+    sums = (n for n in graph.nodes if ops.is_sum(n) and not _is_inner(n))
+    return tuple(filter(None, (_addition(node, sources) for node in sums)))
 
 
 def _is_inner(node: fx.Node) -> bool:
@@ -90,16 +110,14 @@ def leaves(node: fx.Node) -> Iterator[fx.Node]:
             yield operand
 
 
-def _addition(
-    node: fx.Node, flow: Flow, products: Products, attentions: tuple[Attention, ...]
-) -> Addition | None:
+def _addition(node: fx.Node, sources: _Sources) -> Addition | None:
     added = list(leaves(node))
-    base = min(added, key=lambda leaf: flow.order[_origins(leaf)[-1]])
+    base = min(added, key=lambda leaf: sources.flow.order[_origins(leaf)[-1]])
     others = [leaf for leaf in added if leaf is not base]
     for origin in _origins(base):
-        ways = {leaf: flow.between(origin, leaf) for leaf in others}
-        if ways and all(any(map(products.is_product, way)) for way in ways.values()):
-            branches = tuple(_branches(node, base, ways, attentions))
+        ways = {leaf: sources.flow.between(origin, leaf, node) for leaf in others}
+        if ways and all(sources.is_sublayer(*leaf_way) for leaf_way in ways.items()):
+            branches = tuple(_branches(node, base, ways, sources.attentions))
             return Addition(node, base, origin, branches)
     return None
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from peftc.sites import ops
 from peftc.sites.feedforward import FeedForward, feed_forward
-from peftc.sites.flow import strip
 from peftc.sites.residual import leaves
 from peftc.view import Unresolved
 
@@ -149,11 +148,12 @@ def _input(
     hits = met & reading.ends
     told = reading.products.linears
     linears = [told[n] for n in hits if n in told]
+    # A table's rows (positions) come from no activation: they only accompany a linear.
+    others = len(hits - told.keys() - reading.products.gathers.keys())
     roles.settle(met - (hits - told.keys()), place)
-    if len(hits) == len(linears) == 1:
+    if len(linears) == 1 and not others:
         roles.uses.append(Use(linears[0], role, place, (value,)))
         return
-    others = len(hits) - len(linears)
     why = f"it is made from {len(linears)} linears and {others} other values"
     roles.miss(f"{role} of {place}", why, role)
 
@@ -161,21 +161,34 @@ def _input(
 def _feed_forward(branch: Branch, place: Place, reading: Reading, roles: Roles) -> str:
     """Tell the parts of a branch without attention; its role, "" if it has none."""
     flow, products = reading.flow, reading.products
-    stacked = _experts(branch, place, reading, roles)
-    parts = [
-        feed_forward(replace(branch, leaf=leaf), flow, products)
-        for leaf in leaves(branch.leaf)
-    ]
-    told = [part for part in parts if isinstance(part, FeedForward)]
+    has_experts = _experts(branch, place, reading, roles)
+    told = []
+    for leaf in leaves(branch.leaf):
+        part = feed_forward(replace(branch, leaf=leaf), flow, products)
+        if isinstance(part, FeedForward):
+            told.append(part)
+        elif not _is_stacked(leaf, branch, reading):
+            roles.miss(f"ffn of {place}", part, "up", "gate", "down")
     for part in told:
         roles.uses.append(Use(part.down, "down", place))
         for role, piece in (("up", part.up), ("gate", part.gate)):
             if piece is not None:
                 roles.uses.append(Use(piece.linear, role, place, (piece.value,)))
-    if not told and not stacked:
-        why = "; ".join(dict.fromkeys(p for p in parts if isinstance(p, str)))
-        roles.miss(f"ffn of {place}", why, "up", "gate", "down", "ffn")
-    return "ffn" if told or stacked else ""
+    return "ffn" if told or has_experts else ""
+
+
+def _is_stacked(leaf: fx.Node, branch: Branch, reading: Reading) -> bool:
+    """Whether a value is made by stacked experts last."""
+    ends = reading.products.is_product
+    met = reading.flow.back(leaf, lambda n: ends(n) or n not in branch.nodes)
+    return any(_stacks(n, reading) for n in met & branch.nodes)
+
+
+def _stacks(node: fx.Node, reading: Reading) -> bool:
+    """Whether the matrices of several experts enter a product."""
+    entering = reading.products.opaque.get(node, ())
+    is_convolution = ops.name(node) in ops.CONVOLUTIONS
+    return not is_convolution and any(len(ops.shape(p)) == 3 for p in entering)
 
 
 def _experts(branch: Branch, place: Place, reading: Reading, roles: Roles) -> bool:
@@ -185,8 +198,7 @@ def _experts(branch: Branch, place: Place, reading: Reading, roles: Roles) -> bo
         ends = flow.ahead(node, lambda n: n in reading.ends or ops.name(n) in _CHOICES)
         if any(ops.name(n) in _CHOICES for n in ends):
             roles.uses.append(Use(products.linears[node], "router", place))
-    parameters = [p for n in branch.nodes for p in products.opaque.get(n, ())]
-    if not any(len(ops.shape(p)) == 3 for p in parameters):
+    if not any(_stacks(node, reading) for node in branch.nodes):
         return False
     why = "one tensor holds the matrices of all experts, which no rewrite reaches yet"
     roles.miss(f"experts of {place}", why, *_EXPERTS)
@@ -208,15 +220,32 @@ def _last_product(branch: Branch, reading: Reading) -> fx.Node:
 
 
 def _tap(addition: Addition, branch: Branch, reading: Reading) -> fx.Node | None:
-    """The one value, of the edge's shape, that all first linears of a branch read."""
-    read = set()
-    for node in branch.nodes & reading.products.linears.keys():
-        x = reading.products.linears[node].anchor.x
-        way = reading.flow.between(addition.origin, x)
-        if not any(map(reading.products.is_product, way)):
-            read.add(strip(x, ops.VIEWS))
-    u = read.pop() if len(read) == 1 else None
-    return u if u is not None and ops.shape(u) == ops.shape(branch.leaf) else None
+    """The nearest value, of the edge's shape, that all first linears of a branch read
+    or a view or a cast of it."""
+    linears = reading.products.linears
+    runs = [
+        _run_before(linears[node].anchor.x)
+        for node in branch.nodes & linears.keys()
+        if _is_first(linears[node].anchor.x, addition, reading)
+    ]
+    wanted = ops.shape(branch.leaf)
+    common = (n for n in (runs or [[]])[0] if all(n in run for run in runs))
+    return next((n for n in common if ops.shape(n) == wanted), None)
+
+
+def _run_before(x: fx.Node) -> list[fx.Node]:
+    """A value, and what it is a view or a cast of, nearest first."""
+    run = [x]
+    while ops.name(x) in ops.VIEWS | ops.CASTS and ops.is_unary(x):
+        x = x.all_input_nodes[0]
+        run.append(x)
+    return run
+
+
+def _is_first(x: fx.Node, addition: Addition, reading: Reading) -> bool:
+    """Whether no product lies between the residual and the input of a linear."""
+    way = reading.flow.between(addition.origin, x)
+    return not any(map(reading.products.is_product, way))
 
 
 def _blocks(stream: Stream, reading: Reading, roles: Roles) -> None:
@@ -254,17 +283,23 @@ def _head(reading: Reading, roles: Roles) -> None:
         return
     ends = reading.flow.back(first, reading.ends.__contains__) & reading.ends
     told = reading.products.linears
-    linears = [n for n in ends & told.keys() if not roles.place(n).in_block]
-    if len(linears) == len(ends) == 1:
-        roles.uses.append(Use(told[linears[0]], "head", Place()))
-    elif linears:
+    is_product = reading.products.is_product
+    outside = [n for n in ends if is_product(n) and not roles.place(n).in_block]
+    if len(outside) == len(ends) == 1 and outside[0] in told:
+        roles.uses.append(Use(told[outside[0]], "head", Place()))
+    elif outside:
         why = f"{len(ends)} products and sums make the first output, not one linear"
         roles.miss("head", why, "head")
 
 
 def _rest(reading: Reading, roles: Roles) -> None:
-    """Linears without a role."""
+    """Linears without a role, and products that are no linears."""
     told = {use.linear.call for use in roles.uses}
     for node, linear in reading.products.linears.items():
         if node not in told:
             roles.uses.append(Use(linear, "", roles.place(node)))
+    for node, parameters in reading.products.opaque.items():
+        if not _stacks(node, reading):
+            why = "its product is not `W x + bias` in one operator"
+            for parameter in parameters:
+                roles.miss(reading.names[parameter], why)

@@ -95,6 +95,8 @@ def _run(
     def given(other: fx.Node) -> Any:
         return values[other] if other in values else _stand_in(other, generator)
 
+    if node.op == "placeholder":
+        return _stand_in(node, generator)
     args, kwargs = fx.map_arg((node.args, node.kwargs), given)
     args, kwargs = pytree.tree_map(_on_cpu, (args, kwargs))
     if node.op == "call_method":

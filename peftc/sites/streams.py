@@ -4,14 +4,15 @@ In: the additions of a graph.  Out: `Stream`s, each with the layer of every addi
 the norms of post-LN blocks, and which streams feed others (encoder and decoder).
 
 An addition whose residual comes from an earlier addition by norms, casts and scales
-only is in its stream.  **A layer begins at each addition with a self-attention**: what
-a stream adds before the first is in layer 0; cross-attention and feed-forward are in
-the layer of the self-attention before them.
+only is in its stream.  **A layer begins at each addition that mixes the tokens of its
+own stream**, by self-attention or by a convolution: what a stream adds before the first
+is in layer 0; cross-attention and feed-forward are in the layer that has begun.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Literal
 
 from peftc.sites import ops
@@ -75,7 +76,8 @@ def find_streams(
         chain = _with_norms(chain, readers)
         is_reader = any(a.out in crossing for add in chain for a in _attentions(add))
         stack: Stack = "dec" if is_reader else "enc" if number in feeding else ""
-        streams.append(Stream(chain, _layers(chain, crossing), stack))
+        begins = [_mixes(addition, crossing) for addition in chain]
+        streams.append(Stream(chain, _layers(begins), stack))
     return Streams(tuple(streams), crossing)
 
 
@@ -128,16 +130,17 @@ def _crossings(
     return frozenset(crossing), frozenset(feeding)
 
 
-def _layers(
-    chain: tuple[Addition, ...], crossing: frozenset[fx.Node]
-) -> tuple[int, ...]:
-    layer, attended, found = 0, False, []
-    for addition in chain:
-        if any(a.out not in crossing for a in _attentions(addition)):
-            layer += attended
-            attended = True
-        found.append(layer)
-    return tuple(found)
+def _mixes(addition: Addition, crossing: frozenset[fx.Node]) -> bool:
+    """Whether the addition mixes the tokens of its own stream."""
+    attends = any(a.out not in crossing for a in _attentions(addition))
+    return attends or any(
+        ops.name(n) in ops.CONVOLUTIONS for b in addition.branches for n in b.nodes
+    )
+
+
+def _layers(begins: list[bool]) -> tuple[int, ...]:
+    numbers = accumulate(begins, initial=0)
+    return tuple(max(0, number - 1) for number in islice(numbers, 1, None))
 
 
 def _with_norms(
