@@ -394,10 +394,12 @@ class CannotCompute(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class NotAtThisPlace(Diagnostic):
-    """An equation reads a value of another kind of site.
+    """An equation reads a value that this kind of site, or this rule, does not have.
 
     A `linear` has `W`, `bias`, `x` and `y`; a `hidden` edge has `h`, the sublayer's
     input `u` and the normed value `n`; a `norm` has its gain `g` and its offset `c`.
+    A rule for a weight cannot read activations, and a rule for `x` cannot read `y`,
+    which is computed from it.
 
     Wrong:
 
@@ -409,12 +411,9 @@ class NotAtThisPlace(Diagnostic):
     """
 
     code: ClassVar[str] = "PEFT247"
-    title: ClassVar[str] = "no such value at this place"
-    label: ClassVar[str] = "`{name}` belongs to `on {other}`; `on {place}` has {names}"
-    name: str
-    other: str
-    place: str
-    names: str
+    title: ClassVar[str] = "no such value here"
+    label: ClassVar[str] = "{problem}"
+    problem: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,11 @@ from peftc.diagnostics.definitions import (
     RuleShape,
     UnknownDistribution,
 )
-from peftc.diagnostics.equations import NotANumber
+from peftc.diagnostics.equations import NotANumber, NotAtThisPlace
 from peftc.expr import terms
 from peftc.expr.compose import BASE, compose
 from peftc.expr.equation import Declaration, Equation, Initial
-from peftc.expr.ir import add, leaf, literal
+from peftc.expr.ir import Leaf, add, leaf, literal, walk
 from peftc.expr.places import AXES, TARGETS
 from peftc.expr.scope import TOKENS, Scope, Value, effective, kind_of
 from peftc.expr.sizes import Size, show
@@ -37,7 +37,7 @@ from peftc.syntax import ast
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from peftc.expr.ir import Leaf, Node
+    from peftc.expr.ir import Node
     from peftc.expr.numbers import Number
     from peftc.syntax.source import Span
     from peftc.view import Kind
@@ -287,7 +287,24 @@ class Body:
             target = rule.target
             span = rule.value.span
             raise fail(RuleShape(span=span, target=target, **shapes, hint=hint))
+        self._check_read(rule, value.node)
         return value.node
+
+    def _check_read(self, rule: ast.Rule, node: Node) -> None:
+        """A weight is the same for all tokens, and x is there before y."""
+        fixed = self.scope.site[rule.target].kind == "weight"
+        for part in walk(node):
+            if not isinstance(part, Leaf) or part.kind != "input":
+                continue
+            name = part.name.lstrip("#")
+            if fixed:
+                problem = f"`{rule.target}` is a weight; it cannot depend on `{name}`"
+            elif rule.target == "x" and name == "y":
+                problem = "`y` is computed from `x`; a rule for `x` cannot read it"
+            else:
+                continue
+            span = spot(rule.value.span, name)
+            raise fail(NotAtThisPlace(span=span, problem=problem))
 
     def _loss(self, loss: ast.Loss) -> None:
         value = terms.evaluate(loss.value, self.scope)

@@ -161,8 +161,8 @@ class Scope:
         for other, leaves in PLACES.items():
             if name.id in leaves:
                 names = ", ".join(f"`{n}`" for n in self.site)
-                place = {"other": other, "place": self.kind, "names": names}
-                return NotAtThisPlace(span=span, name=name.id, **place)
+                problem = f"`{name.id}` belongs to `on {other}`; here are {names}"
+                return NotAtThisPlace(span=span, problem=problem)
         if name.id in self.wrapped:
             problem = f"`{name.id}` is a method, not a value"
             main = {"knob": name.id, "example": MAIN[self.kind]}
