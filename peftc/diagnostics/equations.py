@@ -384,6 +384,14 @@ class NotANumber(Diagnostic):
 class CannotCompute(Diagnostic):
     """A number made of knobs and sizes has no value: a division by zero, the logarithm
     of a negative number, or something too large.
+
+    Wrong:
+
+        method m(r = 8) on linear { param l[out] = 0; y' = y + l / (r - r) }
+
+    Right:
+
+        method m(r = 8) on linear { param l[out] = 0; y' = y + l / (r + 1) }
     """
 
     code: ClassVar[str] = "PEFT246"
