@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from peftc.pipeline import Fact, graph_pass
-from peftc.rewrite.edit import replace
+from peftc.rewrite.edit import replace, sites_of
 from peftc.rewrite.emit import emit
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, NormAnchor
@@ -43,7 +43,7 @@ def rewrite_norms(capture: Capture, plan: Plan) -> int:
 
 def _rewrite(use: Use[NormAnchor], program: Program) -> None:
     old = _read(use, program.target)
-    readers = sorted(u for u in old.users if u.meta.get("peftc.site") != use.key)
+    readers = sorted(u for u in old.users if use.key not in sites_of(u))
     at = use.inserter(readers[0], readers[0])
     new = emit(use.source(program, old, partial(_read, use)), at, {})
     replace(use.capture, Edit((use.key,), program.target, old, new))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from peftc.pipeline import Fact, graph_pass
 from peftc.rewrite.edit import after, now, replace
 from peftc.rewrite.linear import emit_linear, take_rows
-from peftc.rewrite.rows import by_call, check_alone, join
+from peftc.rewrite.rows import by_call, check_alone, join, joiner
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, LinearAnchor
 
@@ -47,7 +47,7 @@ def _rewrite(group: list[Use[LinearAnchor]]) -> None:
     for use in group:
         check_alone(use)
     pieces = [(use, _piece(use, y, before)) for use in group]
-    new = join(pieces, y, first.inserter(before, first.anchor.call))
+    new = join(pieces, y, joiner(group, before))
     sites = tuple(use.key for use in group)
     replace(first.capture, Edit(sites, "y", y, new))
 

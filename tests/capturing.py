@@ -95,6 +95,22 @@ def rewritten(
     return result
 
 
+def captured(
+    model: nn.Module, *args: torch.Tensor
+) -> tuple[fx.Graph, dict[fx.Node, str]]:
+    """The graph of a forward as it is captured, and its parameters' paths."""
+    torch._dynamo.reset()
+    found: list[tuple[fx.Graph, dict[fx.Node, str]]] = []
+
+    def compiler(gm: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        found.append((gm.graph, parameter_names(gm.graph, model)))
+        return gm.forward
+
+    torch.compile(model, backend=compiler, fullgraph=True)(*args)
+    (one,) = found
+    return one
+
+
 def _mode(model: nn.Module, site: Site) -> bool:
     return model.get_submodule(site.owner).training
 

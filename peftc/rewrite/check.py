@@ -18,6 +18,7 @@ from peftc.diagnostics.rewrite import (
     TensorUnread,
 )
 from peftc.rewrite.edit import is_own, now
+from peftc.rewrite.insert import BOTH
 from peftc.rewrite.print import op_name
 from peftc.rewrite.uses import anchors
 from peftc.sites.anchors import LinearAnchor
@@ -126,7 +127,7 @@ def _check_tensors(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> No
 
 
 def _check_edit(capture: Capture, edit: Edit, found: Diagnostics) -> None:
-    site = " + ".join(edit.sites)
+    site = BOTH.join(edit.sites)
     if edit.new is edit.old:
         return
     if edit.reader is not None:

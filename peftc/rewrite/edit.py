@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import EdgeLost
+from peftc.rewrite.insert import BOTH
 
 if TYPE_CHECKING:
     from torch import fx
@@ -32,8 +33,13 @@ def after(node: fx.Node) -> fx.Node:
 
 
 def is_own(edit: Edit, reader: fx.Node) -> bool:
-    """Whether a node was inserted for the edit's sites: it reads the old value."""
-    return reader.meta.get("peftc.site") in edit.sites
+    """Whether a node was inserted for one of the edit's sites: it reads the old."""
+    return not sites_of(reader).isdisjoint(edit.sites)
+
+
+def sites_of(node: fx.Node) -> set[str]:
+    """The sites that a node was inserted for; empty for a node of the model."""
+    return set(node.meta.get("peftc.site", "").split(BOTH))
 
 
 def replace(capture: Capture, edit: Edit) -> None:

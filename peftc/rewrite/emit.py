@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import NoGraphForm, TokensNotSeparate
-from peftc.rewrite.insert import Inserter, example
+from peftc.rewrite.insert import BOTH, Inserter, example
 from peftc.rewrite.table import CALLS, MAPS
 from peftc.rewrite.values import Value, aligned, common_lead, product, reshape
 
@@ -84,7 +84,7 @@ def emit(source: Source, at: Inserter, memo: Values) -> fx.Node:
     for step in source.program.steps:
         if step.out not in values:
             values[step.out] = _step(source, step, values, at, dtype)
-        if not step.tokens:
+        if memo.keys() >= set(step.args):
             memo[step.out] = values[step.out]
     return _finish(source, values[source.program.result], at)
 
@@ -137,9 +137,9 @@ def _step(
     source: Source, step: Step, values: Values, at: Inserter, dtype: torch.dtype
 ) -> Value:
     args = [values[name] for name in step.args]
-    span = " + ".join(dict.fromkeys(a.span for a in args if a.span))
+    span = BOTH.join(dict.fromkeys(a.span for a in args if a.span))
     at = at.of(span)
-    lead = common_lead(a.lead for a in args)
+    lead = common_lead(a.lead for a in args) if step.tokens else ""
     if step.op == "ein":
         node, lead = product(step.spec, args, source.lead, at)
     else:
@@ -177,14 +177,13 @@ def _map(source: Source, step: Step, args: list[Value], at: Inserter) -> fx.Node
 
 
 def _call(source: Source, step: Step, args: list[Value], at: Inserter) -> fx.Node:
-    nodes = [a.node for a in args]
     if step.fn == "drop":
         p = float(step.attrs[0])
         drops = source.training and p > 0
-        return at.put(F.dropout, nodes[0], p, True) if drops else nodes[0]
+        return at.put(F.dropout, args[0].node, p, True) if drops else args[0].node
     if step.fn not in CALLS:
         raise fail(NoGraphForm(site=at.site, step=step.out, fn=step.fn))
-    return CALLS[step.fn](at, step, nodes)
+    return CALLS[step.fn](at, step, args)
 
 
 def _view(source: Source, step: Step, args: list[Value], at: Inserter) -> fx.Node:

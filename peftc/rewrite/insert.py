@@ -8,18 +8,21 @@ and our marks `peftc.site` and `peftc.span`.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.amp.autocast_mode import _enter_autocast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+BOTH = " + "
+"""Between the sites, or the lines of text, that a node is there for."""
 
 Target: TypeAlias = "Callable[..., Any] | str"
 """A function, or the name of a method of the first argument."""
@@ -78,16 +81,16 @@ def _value(node: fx.Node) -> Any:
     args, kwargs = fx.node.map_arg(
         (node.args, node.kwargs), lambda n: n.meta["example_value"]
     )
-    with _fake_mode(args), enable_python_dispatcher(), _regions(node):
+    with _fake_mode(node.graph), enable_python_dispatcher(), _regions(node):
         if isinstance(node.target, str):
             return getattr(args[0], node.target)(*args[1:], **kwargs)
         return node.target(*args, **kwargs)
 
 
-def _fake_mode(args: Any) -> Any:
-    leaves = torch.utils._pytree.tree_leaves(args)
-    modes = (leaf.fake_mode for leaf in leaves if isinstance(leaf, FakeTensor))
-    return next(modes, nullcontext())
+def _fake_mode(graph: fx.Graph) -> FakeTensorMode:
+    """The mode of the graph's fake tensors: all are of one."""
+    values = (node.meta.get("example_value") for node in graph.nodes)
+    return next(value.fake_mode for value in values if isinstance(value, FakeTensor))
 
 
 @contextmanager

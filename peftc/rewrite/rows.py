@@ -7,6 +7,7 @@ rows, one `index_copy` for those that are not.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import WholeAndRows
 from peftc.rewrite.edit import now
-from peftc.rewrite.insert import Inserter, example
+from peftc.rewrite.insert import BOTH, Inserter, example
 from peftc.rewrite.linear import is_slice
 
 if TYPE_CHECKING:
@@ -52,6 +53,14 @@ def check_alone(use: Use[LinearAnchor]) -> None:
     if reads and now(capture, anchor.y) is not anchor.y:
         whole = next(e.sites[0] for e in capture.edits if e.old is anchor.y)
         raise fail(WholeAndRows(site=use.key, whole=whole, name=reads[0]))
+
+
+def joiner(group: list[Use[LinearAnchor]], before: fx.Node) -> Inserter:
+    """Puts nodes that are there for all sites of a group."""
+    each = [use.inserter(before, use.anchor.call) for use in group]
+    spans = dict.fromkeys(at.span for at in each if at.span)
+    site = BOTH.join(at.site for at in each)
+    return replace(each[0], site=site, span=BOTH.join(spans))
 
 
 def join(pieces: list[Piece], y: fx.Node, at: Inserter) -> fx.Node:

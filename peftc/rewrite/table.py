@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from peftc.expr.program import Step
     from peftc.rewrite.insert import Inserter, Target
+    from peftc.rewrite.values import Value
 
     Map: TypeAlias = Callable[[Inserter, fx.Node], fx.Node]
-    Call: TypeAlias = Callable[[Inserter, Step, list[fx.Node]], fx.Node]
+    Call: TypeAlias = Callable[[Inserter, Step, list[Value]], fx.Node]
 
 
 def _map(target: Target, *args: float, **kwargs: float | str) -> Map:
@@ -67,58 +68,97 @@ MAPS: dict[str, Map] = {
 }
 
 
-def _solve(at: Inserter, step: Step, args: list[fx.Node]) -> fx.Node:
-    return at.put(torch.linalg.solve, *args)
+# --- functions of whole tensors -----------------------------------------------------
 
 
-def _detach(at: Inserter, step: Step, args: list[fx.Node]) -> fx.Node:
-    return at.put("detach", *args)
+def _solve(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    return at.put(torch.linalg.solve, *(arg.node for arg in args))
 
 
-def _ifft2(at: Inserter, step: Step, args: list[fx.Node]) -> fx.Node:
-    return at.put(torch.real, at.put(torch.fft.ifft2, *args))
+def _detach(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    return at.put("detach", args[0].node)
 
 
-def _fwht(at: Inserter, step: Step, args: list[fx.Node]) -> fx.Node:
-    (value,) = args
-    size = step.shape[-1]
+def _ifft2(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    return at.put(torch.real, at.put(torch.fft.ifft2, args[0].node))
+
+
+def _fwht(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    value, size = args[0].node, step.shape[-1]
     for level in range(size.bit_length() - 1):
         half = 1 << level
         pairs = at.put("unflatten", value, -1, (size // (2 * half), 2, half))
         first, second = (at.put(torch.select, pairs, -2, i) for i in (0, 1))
         both = (at.put(torch.add, first, second), at.put(torch.sub, first, second))
-        value = at.put("flatten", at.put(torch.stack, both, -2), -3)
+        value = at.put(torch.flatten, at.put(torch.stack, both, -2), -3)
     return at.put(torch.mul, value, 1 / math.sqrt(size))
 
 
-def _gather(at: Inserter, step: Step, args: list[fx.Node]) -> fx.Node:
-    value, index = args
-    return at.put(torch.take, value, index)
+def _gather(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    return at.put(torch.take, args[0].node, _index(at, args[1]))
 
 
-def _scatter(at: Inserter, step: Step, args: list[fx.Node]) -> fx.Node:
-    value, index = (at.put("flatten", arg) for arg in args)
+def _scatter(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    value = at.put(torch.flatten, args[0].node)
+    index = at.put(torch.flatten, _index(at, args[1]))
     empty = at.put("new_zeros", value, (math.prod(step.shape),))
     filled = at.put(torch.index_add, empty, 0, index, value)
     return at.put("unflatten", filled, 0, step.shape)
 
 
-def _topmask(at: Inserter, step: Step, args: list[fx.Node]) -> fx.Node:
-    flat = at.put("flatten", args[0])
+def _index(at: Inserter, value: Value) -> fx.Node:
+    whole = example(value.node).dtype == torch.int64
+    return value.node if whole else at.put("long", value.node)
+
+
+def _topmask(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    flat = at.put(torch.flatten, args[0].node)
     largest = at.put(torch.topk, flat, int(step.attrs[0]))
-    empty = at.put(torch.zeros_like, flat)
     index = at.put(operator.getitem, largest, 1)
-    return at.put(
-        "unflatten", at.put(torch.scatter, empty, 0, index, 1.0), 0, step.shape
-    )
+    empty = at.put(torch.zeros_like, flat)
+    mask = at.put(torch.scatter, empty, 0, index, 1.0)
+    return at.put("unflatten", mask, 0, step.shape)
+
+
+# --- constants, in the type of a value and at its place -------------------------------
+
+
+def _eye(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    return at.put(torch.diag, at.put("new_ones", args[0].node, step.shape[:1]))
+
+
+def _full(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    like, value = args[0], float(step.attrs[0])
+    if not step.tokens:
+        return at.put("new_full", like.node, step.shape, value)
+    node = like.node
+    for _ in like.shape:
+        node = at.put(torch.select, node, -1, 0)
+    node = at.put(torch.full_like, node, value)
+    kept = (-1,) * example(node).dim()
+    for _ in step.shape:
+        node = at.put(torch.unsqueeze, node, -1)
+    return at.put("expand", node, (*kept, *step.shape))
+
+
+def _count(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    """The number of samples (b), of tokens (t), or of both: a sum of ones."""
+    like = args[0]
+    assert like.lead == "bt", "tokens are counted where they are separate"
+    sizes = [at.put("size", like.node, "bt".index(a)) for a in str(step.attrs[0])]
+    return at.put(torch.sum, at.put("new_ones", like.node, tuple(sizes)))
 
 
 CALLS: dict[str, Call] = {
-    "solve": _solve,
+    "count": _count,
     "detach": _detach,
-    "ifft2": _ifft2,
+    "eye": _eye,
+    "full": _full,
     "fwht": _fwht,
     "gather": _gather,
+    "ifft2": _ifft2,
     "scatter": _scatter,
+    "solve": _solve,
     "topmask": _topmask,
 }
+"""All but `drop`, which is in the graph of a training step only."""

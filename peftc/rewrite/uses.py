@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import InputMissing
 from peftc.rewrite.emit import Base, Source, Values, no_base
-from peftc.rewrite.insert import Inserter
+from peftc.rewrite.insert import BOTH, Inserter
 from peftc.sites.anchors import (
     EmbeddingAnchor,
     HiddenAnchor,
@@ -63,7 +63,7 @@ class Use(Generic[A]):
     def inserter(self, before: fx.Node, like: fx.Node) -> Inserter:
         """Puts nodes of this site before `before`, in the module of `like`."""
         origins = (a.origin for a in self.rewrite.applications if a.origin)
-        return Inserter(before, self.key, like, " + ".join(dict.fromkeys(origins)))
+        return Inserter(before, self.key, like, BOTH.join(dict.fromkeys(origins)))
 
     def source(
         self,

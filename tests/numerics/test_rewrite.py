@@ -239,6 +239,27 @@ def test_autocast_decides_the_types() -> None:
     assert not [n for n in run.capture.graph.nodes if n.target == "to"]
 
 
+class Mixed(Net):
+    """A linear in an autocast region of the model's own."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.lin(x)
+        return y + torch.sigmoid(x).sum()
+
+
+def test_autocast_regions_of_the_model_decide_the_types() -> None:
+    net, x, of = Mixed(), torch.randn(2, 5, IN), whole()
+    tensors = draws(torch.float32, A=(R, IN), B=(OUT, R))
+    planned = plan(rewrite(of, low_rank(OUT, IN, R)))
+    run = rewritten(net, planned, {of.key: tensors}, at_linears(of))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = additive(net, x, tensors)
+    assert torch.equal(run.forward(x), y + torch.sigmoid(x).sum())
+    made = [n for n in run.capture.graph.nodes if "peftc.site" in n.meta]
+    assert {n.meta["example_value"].dtype for n in made} == {torch.bfloat16}
+
+
 # --- rows ---------------------------------------------------------------------------
 
 CONTIGUOUS: tuple[Rows, ...] = (((0, 4),), ((4, 8),), ((8, 12),))
@@ -379,9 +400,9 @@ def test_each_use_of_a_shared_linear_is_rewritten(case: str) -> None:
 class Block(nn.Module):
     """A feed-forward sublayer, pre-norm or post-norm, and what reads its sum."""
 
-    def __init__(self, post: bool) -> None:
+    def __init__(self, post: bool, spelt: bool = False) -> None:
         super().__init__()
-        self.norm, self.post = nn.LayerNorm(IN), post
+        self.norm, self.post, self.spelt = nn.LayerNorm(IN), post, spelt
         nn.init.normal_(self.norm.weight)
         self.up, self.down = nn.Linear(IN, OUT), nn.Linear(OUT, IN)
 
@@ -392,11 +413,15 @@ class Block(nn.Module):
         """The forward with `adapt(h, u, n)` for h (n is a thunk), and another gain."""
 
         def norm(value: torch.Tensor) -> torch.Tensor:
+            if self.spelt:
+                square = value.pow(2).mean(-1, keepdim=True)
+                return gain * (value * torch.rsqrt(square + self.norm.eps))
             return F.layer_norm(value, (IN,), gain, self.norm.bias, self.norm.eps)
 
         u = x if self.post else norm(x)
         h = self.down(torch.tanh(self.up(u)))
-        total = adapt(h, u, lambda: norm(h + x) if self.post else h) + x
+        total = adapt(h, u, lambda: norm(h + x) if self.post else h)
+        total += x
         return norm(total) if self.post else torch.tanh(total)
 
 
@@ -411,9 +436,9 @@ def in_block(graph: fx.Graph, names: Mapping[fx.Node, str]) -> list[Located]:
     (down,) = linear_uses(graph, names, "down.weight")
     (up,) = linear_uses(graph, names, "up.weight")
     (add,) = down.y.users
-    (after,) = add.users
-    norm = after if after.target is F.layer_norm else None
-    gain = NormAnchor(by_name["norm.weight"], by_name["norm.bias"])
+    last = next(n for n in graph.nodes if n.op == "output").args[0][0]
+    norm = None if last.target is torch.tanh else last
+    gain = NormAnchor(by_name["norm.weight"], by_name.get("norm.bias"))
     return [
         Located(DOWN, (down,)),
         Located(FFN, (HiddenAnchor(down.y, add, up.x, norm),)),
@@ -442,10 +467,11 @@ def test_hidden_edges(post: bool, reads: str, dynamic: bool | None) -> None:
     assert_equal_with_gradients(run.forward(x), expected, [x, *tensors.values()])
 
 
+@pytest.mark.parametrize("spelt", [False, True])
 @pytest.mark.parametrize("post", [False, True])
 @pytest.mark.parametrize("reads", ["h", "u", "n"])
-def test_edge_linear_and_norm_together(post: bool, reads: str) -> None:
-    block = Block(post).double()
+def test_edge_linear_and_norm_together(post: bool, reads: str, spelt: bool) -> None:
+    block = Block(post, spelt).double()
     edge, low = draws(D=(R, IN), b=(R,), U=(IN, R)), draws(A=(R, OUT), B=(IN, R))
     gain = draws(l=(IN,))
     tensors = {FFN.key: edge, DOWN.key: low, NORM.key: gain}
@@ -456,7 +482,7 @@ def test_edge_linear_and_norm_together(post: bool, reads: str) -> None:
         rewrite(DOWN, low_rank(IN, OUT, R)),
     )
     run = rewritten(block, planned, tensors, in_block)
-    changed = Block(post).double()
+    changed = Block(post, spelt).double()
     changed.load_state_dict(block.state_dict())
     delta = 0.5 * low["B"] @ low["A"]
     down = changed.down.weight
