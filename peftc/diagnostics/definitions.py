@@ -41,11 +41,11 @@ class RuleShape(Diagnostic):
 
     Wrong:
 
-        W' = A @ B                    # with A[in, r], B[r, out]
+        method m() on linear { param A[in, out] = 0; W' = A }
 
     Right:
 
-        W' = (A @ B).T
+        method m() on linear { param A[in, out] = 0; W' = W + A.T }
     """
 
     code: ClassVar[str] = "PEFT251"
@@ -67,12 +67,11 @@ class PrimedTwice(Diagnostic):
 
     Wrong:
 
-        W' = W + B @ A
-        W' = W + C
+        method m() on linear { param l[out] = 1; W' = l * W; W' = W * l }
 
     Right:
 
-        W' = W + B @ A + C
+        method m() on linear { param l[out] = 1; W' = l * W * l }
     """
 
     code: ClassVar[str] = "PEFT252"
@@ -88,6 +87,14 @@ class RuleOrder(Diagnostic):
 
     The rule for `y'` reads the `y` of the rules above it, so it stands last; a rule
     for the weight after it would not be part of what `y'` says.
+
+    Wrong:
+
+        method m() on linear { param l[out] = 1; y' = l * y; W' = l * W }
+
+    Right:
+
+        method m() on linear { param l[out] = 1; W' = l * W; y' = l * y }
     """
 
     code: ClassVar[str] = "PEFT253"
@@ -103,6 +110,18 @@ class NothingRewritten(Diagnostic):
 
     Give an equation for `W'`, `bias'`, `x'` or `y'` (on linear), `h'` (on hidden), `g'`
     or `c'` (on norm).
+
+    Wrong:
+
+        method m() on linear { param A[out, in] ~ normal(1); loss += norm2(A) }
+
+    Right:
+
+        method m() on linear {
+          param A[out, in] ~ normal(1)
+          W' = W + A
+          loss += norm2(A)
+        }
     """
 
     code: ClassVar[str] = "PEFT254"
@@ -118,11 +137,11 @@ class LossNotScalar(Diagnostic):
 
     Wrong:
 
-        loss += A @ A.T
+        method m() on linear { param A[out, in] = 0; W' = W + A; loss += A * A }
 
     Right:
 
-        loss += norm2(A @ A.T)
+        method m() on linear { param A[out, in] = 0; W' = W + A; loss += norm2(A) }
     """
 
     code: ClassVar[str] = "PEFT255"
@@ -145,7 +164,7 @@ class NameTaken(Diagnostic):
 
     Right:
 
-        method m(r = 8) on linear { param l[out] = 0; y' = y + l }
+        method m(r = 8) on linear { param l[out] = 0; y' = y + r * l }
     """
 
     code: ClassVar[str] = "PEFT256"
@@ -185,6 +204,14 @@ class TensorUnused(Diagnostic):
 
     A parameter that the result does not depend on costs memory and never gets a
     gradient.
+
+    Wrong:
+
+        method m() on linear { param l[out] = 1, k[in] = 1; y' = l * y }
+
+    Right:
+
+        method m() on linear { param l[out] = 1; y' = l * y }
     """
 
     code: ClassVar[str] = "PEFT258"
@@ -203,11 +230,11 @@ class InitialShape(Diagnostic):
 
     Wrong:
 
-        param m[in] = norm(W, in)
+        method m() on linear { param s[in] = norm(W, in); W' = s * W }
 
     Right:
 
-        param m[out] = norm(W, in)
+        method m() on linear { param s[out] = norm(W, in); W' = s * W }
     """
 
     code: ClassVar[str] = "PEFT259"
@@ -224,11 +251,11 @@ class UnknownDistribution(Diagnostic):
 
     Wrong:
 
-        param A[r, in] ~ gaussian(0.02)
+        method m() on linear { param l[out] ~ gaussian(0.02); y' = y + l }
 
     Right:
 
-        param A[r, in] ~ normal(0.02)
+        method m() on linear { param l[out] ~ normal(0.02); y' = y + l }
     """
 
     code: ClassVar[str] = "PEFT260"
@@ -249,11 +276,11 @@ class DistributionArguments(Diagnostic):
 
     Wrong:
 
-        param A[r, in] ~ uniform(0.1)
+        method m() on linear { param l[out] ~ uniform(0.1); y' = y + l }
 
     Right:
 
-        param A[r, in] ~ uniform(-0.1, 0.1)
+        method m() on linear { param l[out] ~ uniform(-0.1, 0.1); y' = y + l }
     """
 
     code: ClassVar[str] = "PEFT261"
@@ -270,11 +297,11 @@ class UnknownKnobType(Diagnostic):
 
     Wrong:
 
-        method m(r: int = 8) on linear { ... }
+        method m(n: int = 2) on linear { param l[out] = 1; y' = n * l * y }
 
     Right:
 
-        method m(r: size = 8) on linear { ... }
+        method m(n: count = 2) on linear { param l[out] = 1; y' = n * l * y }
     """
 
     code: ClassVar[str] = "PEFT262"
@@ -291,11 +318,11 @@ class BadDefault(Diagnostic):
 
     Wrong:
 
-        method m(r: size = 0.5) on linear { ... }
+        method m(s: scale = -2) on linear { param l[out] = 1; y' = s * l * y }
 
     Right:
 
-        method m(r: size = 8) on linear { ... }
+        method m(s: scale = 2) on linear { param l[out] = 1; y' = s * l * y }
     """
 
     code: ClassVar[str] = "PEFT263"
@@ -312,11 +339,11 @@ class DefaultCycle(Diagnostic):
 
     Wrong:
 
-        method m(r = alpha, alpha = r) on linear { ... }
+        method m(a = e, e = a) on linear { param l[out] = 0; y' = a * y + e * l }
 
     Right:
 
-        method m(r = 8, alpha = r) on linear { ... }
+        method m(a = 2, e = a) on linear { param l[out] = 0; y' = a * y + e * l }
     """
 
     code: ClassVar[str] = "PEFT264"
@@ -334,11 +361,11 @@ class UnknownPlace(Diagnostic):
 
     Wrong:
 
-        method m() on lineer { ... }
+        method m() on lineer { param l[out] = 1; y' = l * y }
 
     Right:
 
-        method m() on linear { ... }
+        method m() on linear { param l[out] = 1; y' = l * y }
     """
 
     code: ClassVar[str] = "PEFT265"
@@ -358,11 +385,11 @@ class UnknownFact(Diagnostic):
 
     Wrong:
 
-        method m() on linear where bias { ... }
+        method m() on linear where bias { param l[out] = 0; bias' = bias + l }
 
     Right:
 
-        method m() on linear where biased { ... }
+        method m() on linear where biased { param l[out] = 0; bias' = bias + l }
     """
 
     code: ClassVar[str] = "PEFT266"
@@ -383,11 +410,15 @@ class ClauseUnreachable(Diagnostic):
 
     Wrong:
 
-        method m() on linear { ... } on linear where biased { ... }
+        method m()
+        on linear { param l[out] = 0; y' = y + l }
+        on linear where biased { param l[out] = 0; bias' = bias + l }
 
     Right:
 
-        method m() on linear where biased { ... } on linear { ... }
+        method m()
+        on linear where biased { param l[out] = 0; bias' = bias + l }
+        on linear { param l[out] = 0; y' = y + l }
     """
 
     code: ClassVar[str] = "PEFT267"
@@ -404,11 +435,11 @@ class WrappedUnused(Diagnostic):
 
     Wrong:
 
-        method gate(inner: method) on linear { param l[out] = 1; y' = l * y }
+        method m(inner: method) on linear { param l[out] = 1; y' = l * y }
 
     Right:
 
-        method gate(inner: method) on linear { param l[out] = 1; y' = l * inner(y) }
+        method m(inner: method) on linear { param l[out] = 1; y' = l * inner(y) }
     """
 
     code: ClassVar[str] = "PEFT268"
@@ -426,11 +457,11 @@ class AxisElsewhere(Diagnostic):
 
     Wrong:
 
-        method m(d: size = hidden / 16) on linear { ... }
+        method m(s: scale = hidden) on linear { param l[out] = 1; y' = s * l * y }
 
     Right:
 
-        method m(d: size = in / 16) on linear { ... }
+        method m(s: scale = in) on linear { param l[out] = 1; y' = s * l * y }
     """
 
     code: ClassVar[str] = "PEFT269"

@@ -21,11 +21,11 @@ class UnknownVariable(Diagnostic):
 
     Wrong:
 
-        method m(alpha = 16) on linear { param l[out] = 0; y' = y + alhpa * l }
+        method m(a = 2) on linear { param l[out] = 0; y' = a * y + a * k }
 
     Right:
 
-        method m(alpha = 16) on linear { param l[out] = 0; y' = y + alpha * l }
+        method m(a = 2) on linear { param l[out] = 0; y' = a * y + a * l }
     """
 
     code: ClassVar[str] = "PEFT230"
@@ -42,11 +42,11 @@ class UnknownFunction(Diagnostic):
 
     Wrong:
 
-        h' = h + U(gleu(D(h)))
+        method m() on hidden { param D[hidden, hidden] = 0; h' = h + gleu(D(h)) }
 
     Right:
 
-        h' = h + U(gelu(D(h)))
+        method m() on hidden { param D[hidden, hidden] = 0; h' = h + gelu(D(h)) }
     """
 
     code: ClassVar[str] = "PEFT231"
@@ -66,11 +66,17 @@ class WrongArguments(Diagnostic):
 
     Wrong:
 
-        W' = W + kron(A)
+        method m(a = 4) on linear {
+          param A[a, a] ~ kaiming(5), B[out/a, in/a] = 0
+          W' = W + kron(A) @ B
+        }
 
     Right:
 
-        W' = W + kron(A, B)
+        method m(a = 4) on linear {
+          param A[a, a] ~ kaiming(5), B[out/a, in/a] = 0
+          W' = W + kron(A, B)
+        }
     """
 
     code: ClassVar[str] = "PEFT232"
@@ -91,12 +97,17 @@ class InnerAxesDiffer(Diagnostic):
 
     Wrong:
 
-        param A[r, in], B[r, out] = 0
-        W' = W + B @ A
+        method m(r = 8) on linear {
+          param A[r, in] ~ kaiming(5), B[r, out] = 0
+          W' = W + B @ A
+        }
 
     Right:
 
-        W' = W + B.T @ A
+        method m(r = 8) on linear {
+          param A[r, in] ~ kaiming(5), B[r, out] = 0
+          W' = W + B.T @ A
+        }
     """
 
     code: ClassVar[str] = "PEFT233"
@@ -119,13 +130,11 @@ class CannotLineUp(Diagnostic):
 
     Wrong:
 
-        param l[in] = 1
-        y' = l * y                    # y is [b, t, out]
+        method m() on linear { param l[in] = 1; y' = l * y }   # y is [b, t, out]
 
     Right:
 
-        param l[out] = 1
-        y' = l * y
+        method m() on linear { param l[out] = 1; y' = l * y }
     """
 
     code: ClassVar[str] = "PEFT234"
@@ -146,11 +155,11 @@ class ComposeNeedsMatrices(Diagnostic):
 
     Wrong:
 
-        y' = y + B @ A @ x
+        method m() on linear { param A[out, in] = 0; y' = y + A @ x }
 
     Right:
 
-        y' = y + B(A(x))
+        method m() on linear { param A[out, in] = 0; y' = y + A(x) }
     """
 
     code: ClassVar[str] = "PEFT235"
@@ -170,12 +179,11 @@ class NeedsAxes(Diagnostic):
 
     Wrong:
 
-        param l[out] = 1
-        W' = l.T * W
+        method m() on linear { param l[out] = 1; W' = l.T * W }
 
     Right:
 
-        W' = l * W
+        method m() on linear { param l[out] = 1; W' = l * W }
     """
 
     code: ClassVar[str] = "PEFT236"
@@ -197,13 +205,11 @@ class CannotApply(Diagnostic):
 
     Wrong:
 
-        param D[hidden, d] = 0
-        h' = h + U(D(h))              # h is [b, t, hidden]
+        method m(d = 8) on hidden { param D[hidden, d] = 0; h' = h + D.T(D(h)) }
 
     Right:
 
-        param D[d, hidden] = 0
-        h' = h + U(D(h))
+        method m(d = 8) on hidden { param D[hidden, d] = 0; h' = h + D(D.T(h)) }
     """
 
     code: ClassVar[str] = "PEFT237"
@@ -221,11 +227,11 @@ class IndexNotBound(Diagnostic):
 
     Wrong:
 
-        W' = W + kron(P[k], S)
+        method m(n = 4) on linear { param P[n, out, in]; W' = W + P[k] }
 
     Right:
 
-        W' = W + sum[k: n](kron(P[k], S[k]))
+        method m(n = 4) on linear { param P[n, out, in]; W' = W + sum[k: n](P[k]) }
     """
 
     code: ClassVar[str] = "PEFT238"
@@ -244,12 +250,17 @@ class IndexRange(Diagnostic):
 
     Wrong:
 
-        param P[m, out, in] = 0
-        W' = W + sum[k: n](P[k])
+        method m(n = 4, r = 4) on linear {
+          param P[n, out, r] = 0, A[r, in] ~ kaiming(5)
+          W' = W + sum[k: r](P[k]) @ A
+        }
 
     Right:
 
-        W' = W + sum[k: m](P[k])
+        method m(n = 4, r = 4) on linear {
+          param P[n, out, r] = 0, A[r, in] ~ kaiming(5)
+          W' = W + sum[k: n](P[k]) @ A
+        }
     """
 
     code: ClassVar[str] = "PEFT239"
@@ -266,11 +277,14 @@ class BinderUnused(Diagnostic):
 
     Wrong:
 
-        W' = W + sum[k: n](kron(P, S[k]) * 0 + kron(P, T))
+        method m(n = 4) on linear {
+          param P[n, out, in] = 0
+          W' = W + norm2(P) * sum[k: n](W)
+        }
 
     Right:
 
-        W' = W + sum[k: n](kron(P[k], S[k]))
+        method m(n = 4) on linear { param P[n, out, in]; W' = W + sum[k: n](P[k]) }
     """
 
     code: ClassVar[str] = "PEFT240"
@@ -286,11 +300,11 @@ class NotASize(Diagnostic):
 
     Wrong:
 
-        method m(s: scale = 2) on linear { param A[s, in] = 0 ... }
+        method m(s: scale = 2) on linear { param A[s, in] = 0; W' = W @ (A.T @ A) }
 
     Right:
 
-        method m(s: size = 2) on linear { param A[s, in] = 0 ... }
+        method m(s: size = 2) on linear { param A[s, in] = 0; W' = W @ (A.T @ A) }
     """
 
     code: ClassVar[str] = "PEFT241"
@@ -308,6 +322,20 @@ class DividedBySum(Diagnostic):
     Sizes are compared symbolically before any number is known, which is decidable for
     sums of products and quotients of names, not for quotients of sums.  Make the
     quotient a knob: `d: size = hidden / (r + 1)`.
+
+    Wrong:
+
+        method m(r = 4) on hidden {
+          param D[hidden/(r + 1), hidden] = 0
+          h' = h + D.T(D(h))
+        }
+
+    Right:
+
+        method m(r = 4, d: size = hidden / (r + 1)) on hidden {
+          param D[d, hidden] = 0
+          h' = h + D.T(D(h))
+        }
     """
 
     code: ClassVar[str] = "PEFT242"
@@ -323,11 +351,11 @@ class ReshapeChangesCount(Diagnostic):
 
     Wrong:
 
-        W' = W + reshape(v, [out, in])     # with v[out]
+        method m() on linear { param v[out] = 0; W' = W + reshape(v, [out, in]) }
 
     Right:
 
-        W' = W + reshape(v, [out, in])     # with v[out*in]
+        method m() on linear { param v[out*in] = 0; W' = W + reshape(v, [out, in]) }
     """
 
     code: ClassVar[str] = "PEFT243"
@@ -343,11 +371,11 @@ class NoSuchAxis(Diagnostic):
 
     Wrong:
 
-        m[out] = norm(W, hidden)
+        method m() on linear { param l[out] = 1; W' = l / norm(l, in) * W }
 
     Right:
 
-        m[out] = norm(W, in)
+        method m() on linear { param l[out] = 1; W' = l / norm(W, in) * W }
     """
 
     code: ClassVar[str] = "PEFT244"
@@ -365,11 +393,11 @@ class NotANumber(Diagnostic):
 
     Wrong:
 
-        y' = y + B(A(drop(x, W)))
+        method m(p = 10%) on linear { param k[in] = 1; x' = p * drop(x, k) }
 
     Right:
 
-        y' = y + B(A(drop(x, dropout)))
+        method m(p = 10%) on linear { param k[in] = 1; x' = k * drop(x, p) }
     """
 
     code: ClassVar[str] = "PEFT245"
@@ -387,11 +415,11 @@ class CannotCompute(Diagnostic):
 
     Wrong:
 
-        method m(r = 8) on linear { param l[out] = 0; y' = y + l / (r - r) }
+        method m() on linear { param l[out] = 0; y' = y + l / (2 - 2) }
 
     Right:
 
-        method m(r = 8) on linear { param l[out] = 0; y' = y + l / (r + 1) }
+        method m() on linear { param l[out] = 0; y' = y + l / (2 + 2) }
     """
 
     code: ClassVar[str] = "PEFT246"
@@ -431,11 +459,11 @@ class WrappedMisused(Diagnostic):
 
     Wrong:
 
-        y' = y + sigmoid(w(x)) * inner
+        method m(inner: method) on linear { param c[] = 1; y' = c * inner }
 
     Right:
 
-        y' = y + sigmoid(w(x)) * (inner(y) - y)
+        method m(inner: method) on linear { param c[] = 1; y' = c * inner(y) }
     """
 
     code: ClassVar[str] = "PEFT248"
@@ -453,11 +481,11 @@ class BranchesDiffer(Diagnostic):
 
     Wrong:
 
-        y' = choose(wide, l, y)
+        method m(f = true) on linear { param l[out] = 1; y' = y + choose(f, l, y) }
 
     Right:
 
-        y' = choose(wide, l * y, y)
+        method m(f = true) on linear { param l[out] = 1; y' = choose(f, y + l, y) }
     """
 
     code: ClassVar[str] = "PEFT249"

@@ -40,12 +40,14 @@ class UnknownKnob(Diagnostic):
 class MissingKnob(Diagnostic):
     """A knob without a default is not given.
 
-    Wrong (of `method m(d: size) on hidden { ... }`):
+    Wrong:
 
+        method m(d: size) on hidden { param D[d, hidden] = 0; h' = h + D.T(D(h)) }
         m(ffn)
 
     Right:
 
+        method m(d: size) on hidden { param D[d, hidden] = 0; h' = h + D.T(D(h)) }
         m(ffn, d=64)
     """
 
@@ -93,11 +95,11 @@ class KnobRange(Diagnostic):
 
     Wrong:
 
-        lora(q, r=0, dropout=5)
+        lora(q, r=0)
 
     Right:
 
-        lora(q, r=8, dropout=5%)
+        lora(q, r=8)
     """
 
     code: ClassVar[str] = "PEFT218"
