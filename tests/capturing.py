@@ -144,17 +144,17 @@ def site(
     rows: Rows | None = None,
     transposed: bool = False,
     weight: str = "",
-    into: int = 0,
-    out: int = 0,
-    hidden: int = 0,
+    shape: tuple[int, ...],
 ) -> Site:
+    """A site; `shape` is (out, in) of a linear, else (hidden,)."""
     owner, _, role = key.rpartition(":")
+    axes = ("out", "in") if kind == "linear" else ("hidden",)
     return Site(
         key=key,
         role=role,
         kind=kind,
         owner=owner,
-        sizes=(("in", into), ("out", out)) if into else (("hidden", hidden),),
+        sizes=tuple(zip(axes, shape, strict=True)),
         dtype="float32",
         rows=rows,
         transposed=transposed,

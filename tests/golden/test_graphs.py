@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 GRAPHS = Path(__file__).parent / "graphs"
 N, R = 6, 2
 
-DOWN = site("down:down", weight="down.weight", into=N, out=N)
-Q = site("up:q", rows=((0, 2),), weight="up.weight", into=N, out=2)
-K = site("up:k", rows=((2, 3), (4, 5)), weight="up.weight", into=N, out=2)
-FFN = site("down:ffn", "hidden", weight="down.weight", hidden=N)
-NORM = site("norm:norm", "norm", weight="norm.weight", hidden=N)
+DOWN = site("down:down", weight="down.weight", shape=(N, N))
+Q = site("up:q", rows=((0, 2),), weight="up.weight", shape=(2, N))
+K = site("up:k", rows=((2, 3), (4, 5)), weight="up.weight", shape=(2, N))
+FFN = site("down:ffn", "hidden", weight="down.weight", shape=(N,))
+NORM = site("norm:norm", "norm", weight="norm.weight", shape=(N,))
 
 
 class Block(nn.Module):
@@ -130,7 +130,7 @@ def test_a_language_model(golden: Golden) -> None:
     )
     model = transformers.LlamaForCausalLM(config).eval()
     sites = {
-        role: site(f"model.layers.0.self_attn.{role}_proj:{role}", into=16, out=out)
+        role: site(f"model.layers.0.self_attn.{role}_proj:{role}", shape=(out, 16))
         for role, out in (("q", 16), ("v", 8))
     }
     one, two = (

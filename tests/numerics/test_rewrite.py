@@ -89,7 +89,7 @@ class Net(nn.Module):
 
 def whole(kind: str = "linear") -> Site:
     return site(
-        "lin:q", weight="lin.weight", transposed=kind == "conv", into=IN, out=OUT
+        "lin:q", weight="lin.weight", transposed=kind == "conv", shape=(OUT, IN)
     )
 
 
@@ -322,8 +322,7 @@ def _row_case(
         rows=rows,
         transposed=kind == "conv",
         weight="lin.weight",
-        into=IN,
-        out=size,
+        shape=(size, IN),
     )
     return programs[case], CASES[case][1], of
 
@@ -331,7 +330,7 @@ def _row_case(
 @pytest.mark.parametrize("rows", [((4, 8),), ((0, 2), (6, 8))])
 def test_other_rows_keep_their_bits(rows: Rows) -> None:
     net, x = Net(), torch.randn(2, 5, IN)
-    of = site("lin:k", rows=rows, weight="lin.weight", into=IN, out=4)
+    of = site("lin:k", rows=rows, weight="lin.weight", shape=(4, IN))
     tensors: Any = draws(torch.float32, A=(R, IN), B=(4, R))
     tensors |= {"rows": numbers(rows)} if len(rows) > 1 else {}
     planned = plan(rewrite(of, low_rank(4, IN, R)))
@@ -346,7 +345,7 @@ def test_a_whole_matrix_and_its_rows_are_added_up() -> None:
     net, x = Net().double(), torch.randn(2, 5, IN, dtype=torch.float64)
     fused, part = (
         whole(),
-        site("lin:k", rows=((4, 8),), weight="lin.weight", into=IN, out=4),
+        site("lin:k", rows=((4, 8),), weight="lin.weight", shape=(4, IN)),
     )
     tensors = {
         fused.key: draws(A=(R, IN), B=(OUT, R)),
@@ -379,7 +378,7 @@ class Twice(Net):
 @pytest.mark.parametrize("case", ["additive", "renormalised"])
 def test_each_use_of_a_shared_linear_is_rewritten(case: str) -> None:
     net = Twice().double()
-    of = site("lin:q", weight="lin.weight", into=IN, out=IN)
+    of = site("lin:q", weight="lin.weight", shape=(IN, IN))
     one = {"additive": low_rank, "renormalised": lambda o, i, r: renormalisation(o, i)}
     made = one[case](IN, IN, R)
     tensors = draws(**{i.name: i.shape for i in made.inputs if i.name in "ABm"})
@@ -425,9 +424,9 @@ class Block(nn.Module):
         return norm(total) if self.post else torch.tanh(total)
 
 
-FFN = site("down:ffn", "hidden", hidden=IN)
-NORM = site("norm:norm", "norm", hidden=IN)
-DOWN = site("down:down", weight="down.weight", into=OUT, out=IN)
+FFN = site("down:ffn", "hidden", shape=(IN,))
+NORM = site("norm:norm", "norm", shape=(IN,))
+DOWN = site("down:down", weight="down.weight", shape=(IN, OUT))
 
 
 def in_block(graph: fx.Graph, names: Mapping[fx.Node, str]) -> list[Located]:

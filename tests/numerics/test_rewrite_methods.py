@@ -167,7 +167,7 @@ LAYOUTS: tuple[tuple[str, Rows | None], ...] = (
 def test_linear_methods(text: str, kind: str, rows: Rows | None) -> None:
     net = Net(kind).double().eval()
     index = torch.tensor([i for a, b in rows or ((0, OUT),) for i in range(a, b)])
-    of = site("lin:q", rows=rows, transposed=kind == "conv", into=IN, out=len(index))
+    of = site("lin:q", rows=rows, transposed=kind == "conv", shape=(len(index), IN))
     of = replace(of, weight="lin.weight", bias="lin.bias", layer=0, dtype="float64")
     whole = planned(text, of)
     (rewrite,) = whole.rewrites
@@ -197,10 +197,10 @@ class Block(nn.Module):
 
 
 FFN = replace(
-    site("down:ffn", "hidden", hidden=IN), weight="down.weight", layer=0, tap=True
+    site("down:ffn", "hidden", shape=(IN,)), weight="down.weight", layer=0, tap=True
 )
 NORM = replace(
-    site("norm:norm", "norm", hidden=IN), weight="norm.weight", bias="norm.bias"
+    site("norm:norm", "norm", shape=(IN,)), weight="norm.weight", bias="norm.bias"
 )
 
 

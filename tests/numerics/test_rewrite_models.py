@@ -164,9 +164,9 @@ def low_rank_and_bias(out: int, into: int) -> Any:
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_bert_edge_over_a_rewritten_linear(backend: str) -> None:
     model, path = bert(), "encoder.layer.1.output"
-    down = site(f"{path}.dense:down", into=FF, out=H)
-    ffn = site(f"{path}.dense:ffn", "hidden", hidden=H)
-    block = site(f"{path}.dense:block", "hidden", hidden=H)
+    down = site(f"{path}.dense:down", shape=(H, FF))
+    ffn = site(f"{path}.dense:ffn", "hidden", shape=(H,))
+    block = site(f"{path}.dense:block", "hidden", shape=(H,))
     tensors = {
         down.key: low_tensors(H, FF) | draws(d=(H,)),
         ffn.key: edge_tensors(),
@@ -194,11 +194,11 @@ def test_gpt2_rows_parallel_edge_and_norms() -> None:
     model, layer = gpt2(), "transformer.h.1"
     fused = f"{layer}.attn.c_attn"
     q, v = (
-        site(f"{fused}:{role}", rows=((at, at + H),), transposed=True, into=H, out=H)
+        site(f"{fused}:{role}", rows=((at, at + H),), transposed=True, shape=(H, H))
         for role, at in (("q", 0), ("v", 2 * H))
     )
-    attn = site(f"{layer}.attn.c_proj:attn", "hidden", hidden=H)
-    norm = site(f"{layer}.ln_1:norm", "norm", hidden=H)
+    attn = site(f"{layer}.attn.c_proj:attn", "hidden", shape=(H,))
+    norm = site(f"{layer}.ln_1:norm", "norm", shape=(H,))
     tensors = {
         **{one.key: low_tensors(H, H) for one in (q, v)},
         attn.key: edge_tensors(),
@@ -238,10 +238,10 @@ def test_gpt2_rows_parallel_edge_and_norms() -> None:
 
 def test_llama_with_fixed_and_then_symbolic_sizes() -> None:
     model, layer = llama(), "model.layers.0"
-    q = site(f"{layer}.self_attn.q_proj:q", into=H, out=H)
-    ffn = site(f"{layer}.mlp.down_proj:ffn", "hidden", hidden=H)
-    block = site(f"{layer}.mlp.down_proj:block", "hidden", hidden=H)
-    norm = site(f"{layer}.post_attention_layernorm:norm", "norm", hidden=H)
+    q = site(f"{layer}.self_attn.q_proj:q", shape=(H, H))
+    ffn = site(f"{layer}.mlp.down_proj:ffn", "hidden", shape=(H,))
+    block = site(f"{layer}.mlp.down_proj:block", "hidden", shape=(H,))
+    norm = site(f"{layer}.post_attention_layernorm:norm", "norm", shape=(H,))
     tensors = {
         q.key: low_tensors(H, H),
         ffn.key: edge_tensors(),

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from peftc.view import Site
 
 N, R = 4, 2
-Q = site("lin:q", weight="lin.weight", into=N, out=N)
-FFN = site("lin:ffn", "hidden", weight="lin.weight", hidden=N)
+Q = site("lin:q", weight="lin.weight", shape=(N, N))
+FFN = site("lin:ffn", "hidden", weight="lin.weight", shape=(N,))
 
 
 class Net(nn.Module):
@@ -214,7 +214,7 @@ def test_an_edge_without_a_tap_has_no_u() -> None:
 def test_rows_that_read_the_base_of_a_rewritten_matrix_are_refused() -> None:
     """PEFT436: the rows' `x' = l * x` would apply the base's matrix alone."""
     case = Case()
-    k = site("lin:k", rows=((1, 3),), weight="lin.weight", into=N, out=2)
+    k = site("lin:k", rows=((1, 3),), weight="lin.weight", shape=(2, N))
     tensors = {Q.key: case.add(A=(R, N), B=(N, R)), k.key: case.add(l=(N,))}
     capture = case.capture({Q: case.uses, k: case.uses}, tensors)
     whole = plan(rewrite(Q, low_rank(N, N, R)), rewrite(k, input_scaling(2, N)))
