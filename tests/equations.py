@@ -8,6 +8,7 @@ Names that are no axes are knobs; `biased` says that the site has a bias.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -97,7 +98,12 @@ def case(name: str, line: str = "odd", prefix: str = "") -> Instance:
 
 def stack(names: Sequence[str], line: str = "odd") -> Stack:
     """Cases at one site, written in this order."""
-    parts = [case(n, line, f"{n}#{i}.") for i, n in enumerate(names)]
+    seen: Counter[str] = Counter()
+    parts = []
+    for name in names:
+        seen[name] += 1
+        number = f"#{seen[name]}" if seen[name] > 1 else ""
+        parts.append(case(name, line, f"{name}{number}."))
     env = {k: v for part in parts for k, v in part.env.items()}
     return Stack(tuple(part.equation for part in parts), parts[0].kind, env)
 

@@ -30,7 +30,7 @@ Factor: TypeAlias = "tuple[Node, Labels]"
 TermKey: TypeAlias = "tuple[tuple[Node, ...], tuple[Labels, ...], Labels]"
 
 LIMIT = 256
-"""Terms of one expression, above which it is not distributed."""
+"""Terms of one product, above which it is not distributed."""
 
 DEPTH = 200
 """Nested products, above which the inner ones stay whole."""
@@ -109,7 +109,7 @@ def flatten(
     """The terms of `root`; nodes below it with `cut(node)` stay whole.
 
     Raises:
-        Mismatch: if views do not nest, or there are more than `limit` terms.
+        Mismatch: if views do not nest, or a product has more than `limit` terms.
     """
     allocator = Allocator()
     out = allocator.many(root.axes)
@@ -136,7 +136,7 @@ class _Flattening:
             return [(node.value, (), (), ())] if node.value else []
         if isinstance(node, Eye):
             return [(1.0, (), ((labels[0], labels[1:]),), ())]
-        if depth > DEPTH or (node is not self.root and self._whole(node)):
+        if depth > DEPTH or (node is not self.root and self.cut(node)):
             return [(1.0, ((node, labels),), (), ())]
         if isinstance(node, Add):
             return self._sum(node, labels, depth)
@@ -146,19 +146,14 @@ class _Flattening:
             return self._view(node, labels, depth)
         return [(1.0, ((node, labels),), (), ())]
 
-    def _whole(self, node: Node) -> bool:
-        return not isinstance(node, View) and self.cut(node)
-
     def _sum(self, node: Add, labels: Labels, depth: int) -> list[Partial]:
-        parts = [
+        return [
             (coef * value, factors, constraints, bound)
             for operand, coef in zip(node.operands, node.coefs, strict=True)
             for value, factors, constraints, bound in self.expand(
                 operand, labels, depth + 1
             )
         ]
-        self._check(len(parts))
-        return parts
 
     def _product(self, node: Ein, labels: Labels, depth: int) -> list[Partial]:
         names: dict[int, int] = {}
@@ -171,7 +166,8 @@ class _Flattening:
         for operand, inner_labels in zip(node.operands, node.labels, strict=True):
             these = tuple(names[label] for label in inner_labels)
             more = self.expand(operand, these, depth + 1)
-            self._check(len(parts) * len(more))
+            if len(parts) * len(more) > self.limit:
+                raise Mismatch("too many terms")
             parts = [
                 (a * b, f + g, c + d, m + n)
                 for a, f, c, m in parts
@@ -196,10 +192,6 @@ class _Flattening:
             (coef, factors, (*more, *constraints), bound)
             for coef, factors, more, bound in self.expand(operand, inner, depth + 1)
         ]
-
-    def _check(self, terms: int) -> None:
-        if terms > self.limit:
-            raise Mismatch("too many terms")
 
 
 def _settle(partial: Partial, out: Labels, allocator: Allocator) -> Term:

@@ -85,6 +85,8 @@ class Planner:
         if node in self._settled:
             return True
         if isinstance(node, Add):
+            if len(node.operands) == 1:
+                return False
             if has_tokens(node):
                 return len(self.terms(node, spread)) > 1
             if self.measure.training and self.measure.weight(node):
@@ -108,10 +110,14 @@ class Planner:
 
     def _flat(self, node: Node, spread: bool) -> list[Term]:
         """Flattened; where views do not nest, more and more stays whole."""
+
+        def active(part: Node) -> bool:
+            return isinstance(part, (Ein, View)) and has_tokens(part)
+
         cuts: tuple[Callable[[Node], bool], ...] = (
-            lambda n: self._cut(n, spread),
-            lambda n: self._cut(n, spread) or (isinstance(n, Ein) and has_tokens(n)),
-            lambda n: isinstance(n, (Add, View)),
+            lambda part: self._cut(part, spread),
+            lambda part: self._cut(part, spread) or active(part),
+            lambda part: isinstance(part, (Add, View)),
         )
         for cut in cuts[:-1]:
             try:
@@ -142,6 +148,8 @@ class Planner:
         """Seconds to compute a node; Maps and opaque Calls inside are not counted."""
         if node in self._done or isinstance(node, (Leaf, Literal, Eye, Map)):
             return 0.0
+        if isinstance(node, View):
+            return self.quote(node.operands[0])
         if isinstance(node, Call):
             return self._quote_call(node)
         if node not in self._quotes:
@@ -172,13 +180,14 @@ class Planner:
             return node
         if isinstance(node, (Map, Call)):
             return ir.rebuild(node, [self.lower(operand) for operand in node.operands])
-        if isinstance(node, View) and not isinstance(node.operands[0], (Add, Ein)):
+        if isinstance(node, View):
             return ir.view(self.lower(node.operands[0]), node.axes)
         self._quotes.clear()
-        terms = self._choose(node)[1]
+        terms = sorted(self._choose(node)[1], key=lambda term: len(term.factors))
         if not terms:
             return ir.literal(0, node.axes)
-        # Each term is searched again, since it may use what those before it computed.
+        # Each is searched again: it may use what those before it, with fewer factors,
+        # computed.
         parts = [ir.view(Search(term, self).build(), node.axes) for term in terms]
         return ir.add(parts, [term.coef for term in terms])
 
