@@ -120,9 +120,7 @@ def _merged(factor: Factor, runs: Runs) -> Factor:
     return ir.view(node, axes), tuple(kept)
 
 
-def _split(
-    node: Node, labels: Labels, runs: Runs, members: Sequence[Factor]
-) -> Factor:
+def _split(node: Node, labels: Labels, runs: Runs, members: Sequence[Factor]) -> Factor:
     size = {n: a for f, row in members for n, a in zip(row, f.axes, strict=True)}
     fine = tuple(n for label in labels for n in runs.get(label, (label,)))
     return ir.view(node, (size[label] for label in fine)), fine

@@ -50,6 +50,11 @@ MAPS: Mapping[str, Callable[[Tensor], Tensor]] = {
 """functions.ELEMENTWISE in torch."""
 
 
+def wide(value: Tensor) -> Tensor:
+    """In float32 or wider, where small types have no kernels or too few digits."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
 def fwht(value: Tensor) -> Tensor:
     """Normalised Walsh-Hadamard transform along the last axis, a power of two long."""
     size = value.shape[-1]
@@ -90,10 +95,10 @@ def apply_call(
     if fn == "detach":
         return first.detach()
     if fn == "solve":
-        solution: Tensor = torch.linalg.solve(first, rest[0])
-        return solution
+        solution: Tensor = torch.linalg.solve(wide(first), wide(rest[0]))
+        return solution.to(first.dtype)
     if fn == "ifft2":
-        return torch.real(torch.fft.ifft2(first))
+        return torch.real(torch.fft.ifft2(wide(first))).to(first.dtype)
     if fn == "fwht":
         return fwht(first)
     if fn == "scatter":

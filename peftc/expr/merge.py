@@ -18,7 +18,7 @@ from peftc.expr.cost import Machine, Measure, has_tokens
 from peftc.expr.ir import Add, Axes, Call, Ein, Leaf, Literal, Map, Node, View
 from peftc.expr.normal import concrete
 from peftc.expr.order import Planner
-from peftc.expr.places import HIDDEN, LINEAR, NORM, TOKEN_AXES, linear_product
+from peftc.expr.places import NORM, PLACES, TOKEN_AXES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -60,27 +60,35 @@ def derive_merge(
     Raises:
         NotWhole: if a size is no positive whole number.
     """
-    origins = dict(composed.origins)
-    biased = bool(site.bias)
     if composed.kind == "norm":
-        return _merge_norm(composed, env, biased)
-    y: Node
-    x: Node
-    if composed.kind == "linear":
-        y, x = composed.outputs["y"], LINEAR["x"]
-    elif site.weight:
-        y, x = _into_producer(composed.outputs["h"], biased, origins)
-    else:
-        return Refusal("the edge is not the output of a linear")
-    (y, x), origins = concrete((y, x), env, origins)
-    (y,) = _strip([y], origins)
-    assert isinstance(x, Leaf)
-    affine = _affine(y, x, origins)
+        return _merge_norm(composed, env, bool(site.bias))
+    target, source = ("y", "x") if composed.kind == "linear" else ("h", "h")
+    leaf = PLACES[composed.kind][source]
+    roots, origins = concrete((composed.outputs[target], leaf), env, composed.origins)
+    value, given = _strip(roots, origins)
+    assert isinstance(given, Leaf)
+    affine = _affine(value, given, origins)
     if isinstance(affine, Refusal):
         return affine
-    weight = _value(affine.matrix, (*_features(y.axes), x.axes[-1]))
-    offset = _value(affine.offset, _features(y.axes))
-    return _merged(weight, offset, biased)
+    features = _features(value.axes)
+    weight = _value(affine.matrix, (*features, given.axes[-1]))
+    offset = _value(affine.offset, features)
+    if composed.kind == "hidden":
+        if not site.weight:
+            return Refusal("the edge is not the output of a linear")
+        weight, offset = _after_producer(weight, offset, bool(site.bias))
+    return _merged(weight, offset, bool(site.bias))
+
+
+def _after_producer(matrix: Node, offset: Node, biased: bool) -> tuple[Node, Node]:
+    """matrix (W x + bias) + offset, for the linear that the edge is the output of."""
+    hidden = matrix.axes[-1]
+    weight = ir.leaf("W", "weight", (hidden, "in"))
+    product = ir.ein((matrix, weight), ("oh", "hi"), "oi")
+    if not biased:
+        return product, offset
+    bias = ir.leaf("bias", "weight", (hidden,))
+    return product, ir.add((ir.ein((matrix, bias), ("oh", "h"), "o"), offset))
 
 
 def _merged(weight: Node, offset: Node, biased: bool) -> Merged:
@@ -98,18 +106,6 @@ def _merge_norm(composed: Composed, env: Mapping[str, int], biased: bool) -> Mer
     (gain, offset), origins = concrete((gain, offset), env)
     gain, offset = _strip([gain, offset], origins)
     return _merged(gain, offset, biased)
-
-
-def _into_producer(
-    h: Node, biased: bool, origins: dict[Node, Span]
-) -> tuple[Node, Node]:
-    """The edge over the weight, bias and input of the linear it is the output of."""
-    (hidden,) = HIDDEN["h"].axes[2:]
-    weight = ir.leaf("W", "weight", (hidden, "in"))
-    bias = ir.leaf("bias", "weight", (hidden,)) if biased else None
-    x = LINEAR["x"]
-    edge = linear_product(weight, x, bias)
-    return ir.replace([h], {HIDDEN["h"]: edge}, origins)[0], x
 
 
 def _strip(roots: Sequence[Node], origins: dict[Node, Span]) -> list[Node]:

@@ -15,8 +15,25 @@ SIZES = {"out": 15, "in": 21, "hidden": 21}
 
 CLASSES = {
     DELTA: (
-        *("lora", "lora_dropout", "lora_xs", "vera", "adalora", "krona", "lokr", "loha"),
-        *("phm", "miss", "gated_lora", "unipelt_lora", "mixture", "diffpruning", "fish"),
+        *(
+            "lora",
+            "lora_dropout",
+            "lora_xs",
+            "vera",
+            "adalora",
+            "krona",
+            "lokr",
+            "loha",
+        ),
+        *(
+            "phm",
+            "miss",
+            "gated_lora",
+            "unipelt_lora",
+            "mixture",
+            "diffpruning",
+            "fish",
+        ),
         *("fourierft", "said"),
     ),
     INPUT: ("ia3_in", "oft", "hra"),
@@ -61,7 +78,9 @@ def test_class_by_algebra(body: str, number: int) -> None:
     ("inner", "number"),
     [("lora", DELTA), ("krona", DELTA), ("bitfit", DELTA), ("ia3", OUTPUT)],
 )
-def test_class_of_a_gate_is_that_of_what_it_lets_through(inner: str, number: int) -> None:
+def test_class_of_a_gate_is_that_of_what_it_lets_through(
+    inner: str, number: int
+) -> None:
     """A gate of `d` reads x, so its shift is a delta."""
     rule = gated([inner]).equations[0].rules["y"]
     assert class_of("y", rule) == number
@@ -84,7 +103,7 @@ def test_text_does_not_order_classes(names: tuple[str, ...]) -> None:
     assert equal(left, right, one.env)
 
 
-# --- what is chained, written out ------------------------------------------------------
+# --- what is chained, written out -------------------------------------------------
 
 W, BIAS, X, Y = (LINEAR[name] for name in ("W", "bias", "x", "y"))
 D, E = (ir.leaf(name, "param", ("out", "in")) for name in "DE")

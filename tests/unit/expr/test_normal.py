@@ -75,12 +75,16 @@ def test_loha_is_a_low_rank_update_of_rank_r_squared() -> None:
     explicit = "sum[i: r](sum[j: r](outer(B1.T[i] * B2.T[j], A1[i] * A2[j])))"
     hadamard = "W' = W + (B1 @ A1) * (B2 @ A2)"
     assert same(f"{tensors} {hadamard}", f"{tensors} W' = W + {explicit}", "r = 3")
-    assert not same(f"{tensors} {hadamard}", f"{tensors} W' = W + 2 * {explicit}", "r = 3")
+    assert not same(
+        f"{tensors} {hadamard}", f"{tensors} W' = W + 2 * {explicit}", "r = 3"
+    )
 
 
 def test_kronecker_products_by_blocks() -> None:
     blocks = "blockgrid[i: a, j: c](A[i, j] * B)"
-    assert same(f"{KRONA} W' = W + kron(A, B)", f"{KRONA} W' = W + {blocks}", "a = 3, c = 4")
+    assert same(
+        f"{KRONA} W' = W + kron(A, B)", f"{KRONA} W' = W + {blocks}", "a = 3, c = 4"
+    )
 
 
 def test_views_of_one_axis_are_refined() -> None:
@@ -107,7 +111,9 @@ def test_views_that_do_not_nest() -> None:
 def test_axes_of_one_do_not_disturb() -> None:
     a = ir.leaf("a", "param", (1, 6, 1))
     b = ir.view(ir.view(a, map(Size.of, (6,))), map(Size.of, (2, 3, 1)))
-    (term,) = flatten(ir.ein((b, ir.leaf("c", "param", (2, 3, 1))), ("xyz", "xyz"), "y"))
+    (term,) = flatten(
+        ir.ein((b, ir.leaf("c", "param", (2, 3, 1))), ("xyz", "xyz"), "y")
+    )
     assert [axis.number for axis in term.axes(term.out)] == [3]
 
 
@@ -138,7 +144,7 @@ def test_canonical_form_tries_orders_of_equal_factors() -> None:
 
 def test_numbers_for_sizes() -> None:
     node, _ = output(f"{KRONA} W' = W + kron(A, B)", "a = 3, c = 4")
-    with pytest.raises(NotWhole, match="out/m.a is not a positive whole number: 24/5"):
+    with pytest.raises(NotWhole, match=r"out/m\.a is not a positive .*: 24/5"):
         concrete([node], {**SIZES, "m.a": 5, "m.c": 4})
 
 

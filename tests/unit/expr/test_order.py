@@ -42,7 +42,7 @@ def lines(program: Program) -> list[str]:
     return program_text(program).splitlines()[1 : 1 + len(program.steps)]
 
 
-# --- the base product ------------------------------------------------------------------
+# --- the base product -------------------------------------------------------------
 
 
 def linear(body: str) -> str:
@@ -118,7 +118,7 @@ def test_nothing_left_is_the_input_itself() -> None:
     assert (program.steps, program.result) == ((), "y")
 
 
-# --- sums, copies, opaque functions ------------------------------------------------------
+# --- sums, copies, opaque functions -----------------------------------------------
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n not in ("hira", "full")])
@@ -143,9 +143,7 @@ def check_no_copy(program: Program) -> None:
 
 def test_sums_are_applied_rather_than_built_or_distributed() -> None:
     """Two reflections one after the other: a base product, no matrix of [in, in]."""
-    (program,) = (
-        order(stack(["hra"], "sizes").composed(True), "y", SIZES, True),
-    )
+    (program,) = (order(stack(["hra"], "sizes").composed(True), "y", SIZES, True),)
     assert [s.op for s in program.steps].count("base") == 1
     assert max(math.prod(s.shape) for s in program.steps if not s.tokens) <= 4096
 
@@ -184,7 +182,7 @@ def test_equal_values_are_made_once() -> None:
         " param P[3, 4] = 0, Q[hidden/3, d/4] = 0"
         " h' = h + U(D(h)) + kron(P, Q)(D(h)) }"
     )
-    assert [s.args for s in program.steps if s.op == "linear"][0] == ("h", "m.D")
+    assert next(s.args for s in program.steps if s.op == "linear") == ("h", "m.D")
     readers = [s for s in program.steps if "h" in s.args]
     assert [s.op for s in readers] == ["linear", "add"]
 
@@ -194,7 +192,9 @@ def test_samples_and_tokens_apart() -> None:
     assert program.separate_tokens
     specs = [step.spec for step in program.steps if step.op == "ein"]
     assert specs == ["bti,i->bt", "bt->b", "b,->b", "bti,b->bti"]
-    assert Step("%2", "call", ("x",), (), False, fn="count", attrs=("t",)) in program.steps
+    assert (
+        Step("%2", "call", ("x",), (), False, fn="count", attrs=("t",)) in program.steps
+    )
 
 
 def test_what_varies_over_no_token_is_kept_without_tokens() -> None:
@@ -224,7 +224,7 @@ def test_views_that_do_not_nest_cut_the_product() -> None:
     assert max(made) < 512 * 360 / 8
 
 
-# --- the search --------------------------------------------------------------------------
+# --- the search -------------------------------------------------------------------
 
 
 def brute_force(search: Search, subset: int) -> float:
@@ -275,7 +275,7 @@ def test_available_values_are_found_under_other_labels() -> None:
     assert table.find([(x, (0, 1, 2)), (split, (3, 1, 2))], (3, 0, 2)) is None
 
 
-# --- promises of the whole ---------------------------------------------------------------
+# --- promises of the whole --------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
