@@ -83,7 +83,7 @@ def _fused(node: fx.Node) -> Attention | None:
 
 
 def _spelt_out(softmax: fx.Node, products: Products) -> Attention | None:
-    scores = _scores(softmax.all_input_nodes[0], products)
+    scores = _scores(ops.inputs(softmax)[0], products)
     mixed = _mixture(softmax, products)
     if scores is None or mixed is None:
         return None
@@ -124,7 +124,7 @@ def _scores(node: fx.Node, products: Products) -> fx.Node | None:
         if _is_mixing(node, products):
             hits.append(node)
         elif ops.name(node) in _SCORE_STEPS:
-            todo.extend(node.all_input_nodes)
+            todo.extend(ops.inputs(node))
     return hits[0] if len(hits) == 1 else None
 
 

@@ -110,7 +110,7 @@ def _traces(
     for node in sorted(met, key=flow.order.__getitem__):
         if node in calls:
             traces[node] = _Trace(frozenset(((node, None),)), bent=False)
-        elif any(n in traces for n in node.all_input_nodes):
+        elif any(n in traces for n in ops.inputs(node)):
             traces[node] = _step(node, traces, calls)
     return traces
 
@@ -118,7 +118,7 @@ def _traces(
 def _step(
     node: fx.Node, traces: dict[fx.Node, _Trace], calls: dict[fx.Node, Linear]
 ) -> _Trace:
-    before = [traces[n] for n in node.all_input_nodes if n in traces]
+    before = [traces[n] for n in ops.inputs(node) if n in traces]
     sources = frozenset(s for trace in before for s in trace.sources)
     if ops.name(node) in ops.PIECES:
         sources = frozenset(_piece(node, source, calls) for source in sources)
@@ -139,7 +139,7 @@ def _factors(
     """The bent and the straight factor of a product of values of two sources."""
     if ops.name(node) != "mul":
         return None
-    both = [n for n in node.all_input_nodes if n in traces]
+    both = [n for n in ops.inputs(node) if n in traces]
     if len(both) != 2 or any(len(traces[n].sources) != 1 for n in both):
         return None
     if traces[both[0]].sources == traces[both[1]].sources:

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 def strip(node: fx.Node, through: frozenset[str]) -> fx.Node:
     """The value before the last run of operators in `through`, each of one input."""
-    while ops.name(node) in through and node.all_input_nodes:
-        node = node.all_input_nodes[0]
+    while ops.name(node) in through and ops.inputs(node):
+        node = ops.inputs(node)[0]
     return node
 
 
 def _written(node: fx.Node) -> Iterator[fx.Node]:
     """What a write in place changes: its operand, and what that is a view of."""
-    changed = node.all_input_nodes[0]
+    changed = ops.inputs(node)[0]
     yield changed
-    while ops.name(changed) in ops.VIEWS | ops.PIECES and changed.all_input_nodes:
-        changed = changed.all_input_nodes[0]
+    while ops.name(changed) in ops.VIEWS | ops.PIECES and ops.inputs(changed):
+        changed = ops.inputs(changed)[0]
         yield changed
 
 
@@ -49,7 +49,7 @@ class Flow:
         written = {
             node: tuple(_written(node))
             for node in graph.nodes
-            if ops.is_in_place(node) and node.all_input_nodes
+            if ops.is_in_place(node) and ops.inputs(node)
         }
         writers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
         for writer, changed in written.items():
@@ -59,7 +59,7 @@ class Flow:
 
     def inputs(self, node: fx.Node) -> Iterator[fx.Node]:
         """The values a value is made from, with the writes into them before that."""
-        for given in node.all_input_nodes:
+        for given in ops.inputs(node):
             yield given
             yield from self._writes(given, node)
 
@@ -70,7 +70,7 @@ class Flow:
 
     def outputs(self, node: fx.Node) -> Iterator[fx.Node]:
         """The values made from a value, and those it is written into."""
-        yield from node.users
+        yield from (user for user in node.users if not ops.is_number(user))
         yield from self.written.get(node, ())
 
     def back(
@@ -82,8 +82,8 @@ class Flow:
     ) -> set[fx.Node]:
         """`start` and all that leads to it, up to and with the nodes at `stop`.
 
-        Nothing at or before place `after` in the graph's order is visited.  The value is
-        as `reader` sees it, or as it is after all writes.
+        Nothing at or before place `after` in the graph's order is visited.  The value
+        is as `reader` sees it, or as it is after all writes.
         """
         seen: set[fx.Node] = set()
         todo = [start, *self._writes(start, reader)]
@@ -120,7 +120,7 @@ class Flow:
     ) -> tuple[fx.Node, ...]:
         """The nodes at `stop` that `start` leads to first, in the graph's order."""
         seen: set[fx.Node] = set()
-        todo = list(start.users)
+        todo = list(self.outputs(start))
         hits = []
         while todo:
             node = todo.pop()
@@ -130,5 +130,5 @@ class Flow:
             if stop(node):
                 hits.append(node)
             else:
-                todo.extend(node.users)
+                todo.extend(self.outputs(node))
         return tuple(sorted(hits, key=self.order.__getitem__))

@@ -91,7 +91,7 @@ def _note_product(node: fx.Node, names: Mapping[fx.Node, str], found: Products) 
     if linear is not None:
         found.linears[node] = linear
         return
-    entering = (strip(n, _STACK_LAYOUTS) for n in node.all_input_nodes)
+    entering = (strip(n, _STACK_LAYOUTS) for n in ops.inputs(node))
     parameters = tuple(n for n in entering if n in names and len(ops.shape(n)) > 1)
     if parameters:
         found.opaque[node] = parameters
@@ -150,14 +150,14 @@ def _turns(matrix: fx.Node, weight: fx.Node) -> bool:
         operator = ops.name(node)
         is_attribute = operator == "getattr" and node.args[1] in ("T", "mT")
         odd ^= operator in ("t", "transpose", "permute", "swapaxes") or is_attribute
-        node = node.all_input_nodes[0]
+        node = ops.inputs(node)[0]
     return odd
 
 
 def _is_biased_later(node: fx.Node, names: Mapping[fx.Node, str]) -> bool:
     """Whether a parameter is added to the product by the next operator."""
     return any(
-        ops.name(user) == "add" and any(i in names for i in user.all_input_nodes)
+        ops.name(user) == "add" and any(i in names for i in ops.inputs(user))
         for user in node.users
     )
 
@@ -175,6 +175,6 @@ def _unflattened_input(x: fx.Node, y: fx.Node) -> fx.Node:
     """The value before the view that took the batch axes away, if `y` has them back."""
     if ops.name(x) not in ("view", "reshape"):
         return x
-    source = x.all_input_nodes[0]
+    source = ops.inputs(x)[0]
     same = ops.shape(source)[:-1] == ops.shape(y)[:-1]
     return source if same and ops.shape(source)[-1:] == ops.shape(x)[-1:] else x

@@ -68,14 +68,14 @@ def _is_inverse_root(node: fx.Node) -> bool:
 
 
 def _spelt_out(root: fx.Node, names: Mapping[fx.Node, str]) -> Norm | None:
-    squared = _mean_of_square(root.all_input_nodes[0])
+    squared = _mean_of_square(ops.inputs(root)[0])
     if squared is None:
         return None
     x = strip(squared, ops.CASTS)
     for scaled in root.users:
         if ops.name(scaled) != "mul":
             continue
-        other = next((n for n in scaled.all_input_nodes if n is not root), None)
+        other = next((n for n in ops.inputs(scaled) if n is not root), None)
         if other is not None and _is_same(strip(other, ops.CASTS), x):
             return _with_gain(x, scaled, names)
     return None
@@ -92,17 +92,17 @@ def _is_same(one: fx.Node, other: fx.Node) -> bool:
 def _mean_of_square(inside: fx.Node) -> fx.Node | None:
     """x of `mean(x^2) + eps`."""
     if ops.name(inside) == "add" and ops.is_unary(inside):
-        inside = inside.all_input_nodes[0]
+        inside = ops.inputs(inside)[0]
     if ops.name(inside) != "mean":
         return None
-    square = inside.all_input_nodes[0]
+    square = ops.inputs(inside)[0]
     operator = ops.name(square)
     is_square = operator == "square" or (
         operator == "pow" and ops.argument(square, 1, "exponent") == 2
     )
-    if operator == "mul" and len(square.all_input_nodes) == 1:
+    if operator == "mul" and len(ops.inputs(square)) == 1:
         is_square = len([a for a in square.args if isinstance(a, fx.Node)]) == 2
-    return square.all_input_nodes[0] if is_square else None
+    return ops.inputs(square)[0] if is_square else None
 
 
 def _with_gain(x: fx.Node, scaled: fx.Node, names: Mapping[fx.Node, str]) -> Norm:
@@ -111,7 +111,7 @@ def _with_gain(x: fx.Node, scaled: fx.Node, names: Mapping[fx.Node, str]) -> Nor
     for user in y.users:
         if ops.name(user) != "mul":
             continue
-        other = next((n for n in user.all_input_nodes if n is not y), None)
+        other = next((n for n in ops.inputs(user) if n is not y), None)
         gain = None if other is None else _parameter_of(other, names)
         if gain is not None and len(ops.shape(gain)) == 1:
             return Norm(x, _through_casts(user), gain, None, is_call=False)
@@ -129,5 +129,5 @@ def _parameter_of(node: fx.Node, names: Mapping[fx.Node, str]) -> fx.Node | None
     """The parameter of `g`, `cast(g)`, `1 + g`."""
     node = strip(node, ops.CASTS)
     while ops.name(node) == "add" and ops.is_unary(node):
-        node = strip(node.all_input_nodes[0], ops.CASTS)
+        node = strip(ops.inputs(node)[0], ops.CASTS)
     return node if node in names else None

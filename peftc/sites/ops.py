@@ -86,6 +86,7 @@ _SPELLINGS = {
     "silu_": "silu",
     "__getitem__": "getitem",
 }
+_NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 _HOMES = ("torch", "_operator", "operator", "builtins", "transformers")
 
 
@@ -175,6 +176,16 @@ def is_pointwise(node: fx.Node) -> bool:
     return name(node) in POINTWISE
 
 
+def is_number(node: fx.Node) -> bool:
+    """Whether the value is a size or another number that the graph does not fix."""
+    return isinstance(node.meta.get("example_value", node.meta.get("val")), _NUMBERS)
+
+
+def inputs(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The tensors, or tuples of them, that go into a node; numbers are left out."""
+    return tuple(n for n in node.all_input_nodes if not is_number(n))
+
+
 def is_unary(node: fx.Node) -> bool:
     """Whether exactly one tensor goes in."""
-    return len(node.all_input_nodes) == 1
+    return len(inputs(node)) == 1

@@ -126,7 +126,7 @@ def _origins(base: fx.Node) -> tuple[fx.Node, ...]:
     """The value added, and what it is a scaled or rounded copy of."""
     found = [base]
     while ops.name(base) in _SCALED and ops.is_unary(base):
-        base = base.all_input_nodes[0]
+        base = ops.inputs(base)[0]
         found.append(base)
     return tuple(found)
 

@@ -161,6 +161,10 @@ def _input(
 def _feed_forward(branch: Branch, place: Place, reading: Reading, roles: Roles) -> str:
     """Tell the parts of a branch without attention; its role, "" if it has none."""
     flow, products = reading.flow, reading.products
+    if any(ops.name(n) in ops.CONVOLUTIONS for n in branch.nodes):
+        why = "it mixes tokens by a convolution, not by an attention"
+        roles.miss(f"a sublayer of {place}", why)
+        return ""
     has_experts = _experts(branch, place, reading, roles)
     told = []
     for leaf in leaves(branch.leaf):
@@ -237,7 +241,7 @@ def _run_before(x: fx.Node) -> list[fx.Node]:
     """A value, and what it is a view or a cast of, nearest first."""
     run = [x]
     while ops.name(x) in ops.VIEWS | ops.CASTS and ops.is_unary(x):
-        x = x.all_input_nodes[0]
+        x = ops.inputs(x)[0]
         run.append(x)
     return run
 
@@ -277,19 +281,41 @@ def _stray_attentions(reading: Reading, roles: Roles) -> None:
 
 
 def _head(reading: Reading, roles: Roles) -> None:
-    """The one linear outside the blocks that makes the first output."""
-    first = next(iter(reading.output.all_input_nodes), None)
-    if first is None:
-        return
-    ends = reading.flow.back(first, reading.ends.__contains__) & reading.ends
-    told = reading.products.linears
-    is_product = reading.products.is_product
-    outside = [n for n in ends if is_product(n) and not roles.place(n).in_block]
-    if len(outside) == len(ends) == 1 and outside[0] in told:
-        roles.uses.append(Use(told[outside[0]], "head", Place()))
-    elif outside:
-        why = f"{len(ends)} products and sums make the first output, not one linear"
+    """The one product outside the blocks that leads to an output and to nothing else,
+    unless the model gives out what that product reads (a pooler beside the states)."""
+    products = reading.products
+    last = [
+        node
+        for node in (*products.linears, *products.opaque)
+        if not roles.place(node).in_block and _is_last(node, reading)
+    ]
+    if len(last) == 1 and last[0] in products.linears:
+        roles.uses.append(Use(products.linears[last[0]], "head", Place()))
+    elif last:
+        why = f"{len(last)} products make outputs, not one that is `W x + bias`"
         roles.miss("head", why, "head")
+
+
+def _is_last(node: fx.Node, reading: Reading) -> bool:
+    output, ends = reading.output, reading.ends
+    if reading.flow.ahead(node, lambda n: n is output or n in ends) != (output,):
+        return False
+    sources = reading.flow.back(node, lambda n: n in ends and n is not node)
+    given = {n for n in ops.inputs(output) if n is not node}
+    return not any(
+        _is_state(stream, sources, given, reading) for stream in reading.streams.all
+    )
+
+
+def _is_state(
+    stream: Stream, sources: set[fx.Node], given: set[fx.Node], reading: Reading
+) -> bool:
+    """Whether a stream feeds `sources` by its last value, and that value but none
+    before it is an output."""
+    *before, last = (addition.sum for addition in stream.additions)
+    ends = reading.ends
+    out = {s for n in given for s in reading.flow.back(n, ends.__contains__) & ends}
+    return last in sources & out and not out & set(before)
 
 
 def _rest(reading: Reading, roles: Roles) -> None:
