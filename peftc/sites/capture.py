@@ -129,19 +129,22 @@ def example_inputs(model: nn.Module) -> dict[str, torch.Tensor | bool]:
     if main != "input_ids":
         name = type(model).__name__
         raise fail(UnsupportedInput(architecture=name, name=main))
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    given: dict[str, torch.Tensor | bool] = {"input_ids": _tokens(TOKENS, device)}
+    like = next(model.parameters(), None)
+    given: dict[str, torch.Tensor | bool] = {"input_ids": _tokens(TOKENS, like)}
     accepted = inspect.signature(model.forward).parameters
     if "use_cache" in accepted:
         given["use_cache"] = False
     config = getattr(model, "config", None)
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
-        given["decoder_input_ids"] = _tokens(TARGETS, device)
+        given["decoder_input_ids"] = _tokens(TARGETS, like)
     return given
 
 
-def _tokens(count: int, device: torch.device) -> torch.Tensor:
-    return torch.ones(BATCH, count, dtype=torch.long, device=device)
+def _tokens(count: int, like: torch.Tensor | None) -> torch.Tensor:
+    """Token numbers of the kind of a parameter: real, on the meta device, or fake."""
+    if like is None:
+        return torch.ones(BATCH, count, dtype=torch.long)
+    return like.new_ones((BATCH, count), dtype=torch.long)
 
 
 def _parameter_names(graph: fx.Graph, model: nn.Module) -> dict[fx.Node, str]:

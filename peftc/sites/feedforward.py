@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftc.sites.linears import Linear, Products
     from peftc.sites.residual import Branch
 
-_BENDING = ops.ACTIVATIONS | ops.NORMS
+_BENDING = ops.ACTIVATIONS | ops.NORMS | {ops.FUNCTION}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, PretrainedConfig
 
 from peftc.diagnostics import capture as errors
@@ -24,6 +25,7 @@ from peftc.diagnostics.core import fail, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
     from transformers import PreTrainedModel
 
@@ -68,7 +70,7 @@ def load(
     """
     found = _find(source)
     model_class = architecture(found.config, found.name)
-    on_meta = _build(model_class, found, "meta")
+    on_meta = _build(model_class, found, torch.device("meta"))
     if meta:
         return Loaded(on_meta.eval())
     if found.weights is None and random_init is None:
@@ -78,8 +80,25 @@ def load(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if random_init is None else random_init)
         if found.weights is None:
-            return Loaded(_build(model_class, found, "cpu").eval())
+            return Loaded(_build(model_class, found, torch.device("cpu")).eval())
         return _read(model_class, found, random_init)
+
+
+def sketch(source: str | os.PathLike[str] | PretrainedConfig) -> PreTrainedModel:
+    """A model without weights whose tensors say that they are on the CPU.
+
+    Unlike one on the meta device it can be captured even if its forward makes tensors
+    of its own on the CPU.
+
+    Raises:
+        PeftcError: exit code 3.
+    """
+    found = _find(source)
+    model_class = architecture(found.config, found.name)
+    shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
+    model = _build(model_class, found, shapes_only)
+    model.eval()
+    return model
 
 
 def _find(source: str | os.PathLike[str] | PretrainedConfig) -> _Source:
@@ -180,16 +199,17 @@ def _fitting(config: PretrainedConfig) -> list[str]:
 
 
 def _build(
-    model_class: type[PreTrainedModel], source: _Source, device: str
+    model_class: type[PreTrainedModel],
+    source: _Source,
+    context: AbstractContextManager[Any],
 ) -> PreTrainedModel:
     try:
-        with torch.device(device):
+        with context:
             model: PreTrainedModel = model_class._from_config(source.config)
     except Exception as error:
         # The constructors of models raise what they like on bad sizes.
-        raise fail(
-            errors.BadConfiguration(path=source.name, reason=_first_line(error))
-        ) from error
+        reason = _first_line(error)
+        raise fail(errors.BadConfiguration(path=source.name, reason=reason)) from error
     return model
 
 

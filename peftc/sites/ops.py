@@ -55,6 +55,9 @@ NORMS = frozenset(
 POINTWISE = TRANSPARENT | PIECES | SCALES | SUMS | ACTIVATIONS | NORMS
 """No token or channel is mixed with another, norms over the last axis excepted."""
 
+FUNCTION = "autograd_function_apply"
+"""A function with a gradient of its own: its steps are in a graph inside."""
+
 MATMULS = _words(
     """
     matmul mm bmm baddbmm addmm linear einsum
@@ -171,9 +174,22 @@ def is_sum(node: object) -> bool:
 
 def is_pointwise(node: fx.Node) -> bool:
     """Whether no token is mixed with another, and channels in norms at most."""
-    if name(node) in ("mean", "var"):
+    operator = name(node)
+    if operator in ("mean", "var"):
         return argument(node, 1, "dim") in (-1, [-1], (-1,))
-    return name(node) in POINTWISE
+    if operator == FUNCTION:
+        steps = _steps(node)
+        return bool(steps) and all(map(is_pointwise, steps))
+    return operator in POINTWISE
+
+
+def _steps(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The steps of the forward of a custom autograd function, if known."""
+    module = node.graph.owning_module
+    inside = getattr(module, str(node.all_input_nodes[0].target), None)
+    if not isinstance(inside, fx.GraphModule):
+        return ()
+    return tuple(n for n in inside.graph.nodes if name(n) and inputs(n))
 
 
 def is_number(node: fx.Node) -> bool:

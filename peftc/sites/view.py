@@ -18,7 +18,7 @@ from peftc.diagnostics.core import fail
 from peftc.sites.anchors import LinearAnchor
 from peftc.sites.capture import capture, ties
 from peftc.sites.flow import Flow
-from peftc.sites.load import load
+from peftc.sites.load import sketch
 from peftc.sites.locate import survey
 from peftc.sites.rows import RowFinder, ranges
 from peftc.view import ModelView, ParameterFact, Unresolved
@@ -49,7 +49,7 @@ def view_from_config(source: str | Path | Any) -> ModelView:
     Raises:
         PeftcError: no such model, or its forward cannot be captured.
     """
-    return model_view(load(source, meta=True).model)
+    return model_view(sketch(source))
 
 
 def model_view(model: nn.Module) -> ModelView:
