@@ -94,10 +94,14 @@ def uses(capture: Capture, plan: Plan, kind: type[A]) -> Iterator[Use[A]]:
 
 
 def anchors(capture: Capture, rewrite: Rewrite) -> list[Anchor]:
-    """The distinct anchors of a rewrite's site, in the order of the graph."""
+    """The distinct anchors of a rewrite's site, in the order of the graph.
+
+    All uses of a norm's gain are rewritten at once, so they are one.
+    """
     located = capture.located.get(rewrite.site.key)
-    found = dict.fromkeys(located.anchors if located else ())
-    return sorted(found, key=_position)
+    found = located.anchors if located else ()
+    distinct = {a.gain if isinstance(a, NormAnchor) else a: a for a in found}
+    return sorted(distinct.values(), key=_position)
 
 
 def _position(anchor: Anchor) -> fx.Node:
