@@ -20,6 +20,8 @@ import networkx as nx
 from peftc.plan.types import Plan
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from peftc.sites.anchors import Capture
 
 
@@ -121,6 +123,26 @@ def check_order(passes: Sequence[Pass], given: Iterable[Fact]) -> None:
         raise ValueError(f"passes wait for each other: {nx.find_cycle(graph)}")
 
 
+_IN_PLACE = (
+    *("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul"),
+    *("iand", "ior", "ixor"),
+)
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether a node changes one of its arguments, though nobody may read its result.
+
+    Dynamo's graphs are not functional: a static cache is filled by `index_copy_`, which
+    torch.fx takes for pure.
+    """
+    target = node.target
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if getattr(target, "__module__", "") == "_operator":  # has `and_`, which does not
+        return name in _IN_PLACE
+    marked = name.endswith("_") and not name.endswith("__")
+    return marked or "out" in node.kwargs
+
+
 Watcher = Callable[[str, Any], None]
 """Called after each pass with its name and what it made."""
 
@@ -157,7 +179,7 @@ class Manager:
         for one in self._stage("graph", Fact.BOUND):
             total += self._timed(one, capture, plan)
             self._show(one.name, capture.graph)
-        capture.graph.eliminate_dead_code()
+        capture.graph.eliminate_dead_code(lambda node: node.is_impure() or writes(node))
         capture.graph.lint()
         return total
 
