@@ -20,7 +20,7 @@ from peftc.runtime.fit import check_fit
 from peftc.runtime.handle import Handle
 from peftc.runtime.names import CHILD
 from peftc.runtime.parameters import attach
-from peftc.runtime.recipe import Captures, Recipe
+from peftc.runtime.recipe import GRAPHS, Captures, Recipe
 from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
 from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
 from peftc.runtime.tripwire import Switch, add_tripwires
@@ -38,12 +38,13 @@ class Options(TypedDict, total=False):
     """What `install` may be told beyond the plan.
 
     `backend` runs the rewritten graph (`eager`, `aot_eager`, `inductor`); `dynamic` is
-    torch.compile's; `adapter` gives values to the added tensors, if it was made on this
+    torch.compile's; `limit` is how many graphs one entry may have; `adapter` gives values to the added tensors, if it was made on this
     base or `any_base` is set.
     """
 
     backend: str
     dynamic: bool | None
+    limit: int
     adapter: Adapter | None
     any_base: bool
 
@@ -80,7 +81,8 @@ def _recipe(plan: Plan, manager: Manager, options: Options) -> Recipe:
     if backend not in RUNNERS:
         known, hint = ", ".join(RUNNERS), suggestion(backend, RUNNERS)
         raise fail(UnknownBackend(backend=backend, known=known, hint=hint))
-    return Recipe(plan, manager, backend, options.get("dynamic"))
+    dynamic, limit = options.get("dynamic"), options.get("limit", GRAPHS)
+    return Recipe(plan, manager, backend, dynamic, limit)
 
 
 def _entries(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:

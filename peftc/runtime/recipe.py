@@ -16,6 +16,8 @@ from peftc.pipeline import Manager, load
 if TYPE_CHECKING:
     from peftc.plan.types import Plan
 
+GRAPHS = 64
+"""How many graphs one forward may have; torch's own limit of 8 is too near."""
 KEPT = 8
 """How many printed graphs are kept; training with evaluation makes about four."""
 
@@ -32,7 +34,7 @@ class Recipe:
     manager: Manager
     backend: str = "eager"
     dynamic: bool | None = None
-    limit: int = 64
+    limit: int = GRAPHS
 
     def __deepcopy__(self, memo: object) -> Recipe:
         return self

@@ -11,6 +11,7 @@ import copy
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,6 +24,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from peftc.diagnostics.core import PeftcError
 from peftc.passes import GRAPH_PIPELINE
 from peftc.pipeline import Manager, load
 from peftc.plan.types import AddedTensor, Application, ModelFacts, Plan, Rewrite
@@ -227,8 +229,16 @@ def twin(model: Any) -> Any:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+def refused(*codes: str) -> Iterator[None]:
+    """The block ends in exactly these diagnostics."""
+    with pytest.raises(PeftcError) as caught:
+        yield
+    assert tuple(d.code for d in caught.value.diagnostics) == codes
+
+
+def logits(model: Any, ids: torch.Tensor | None = None, **inputs: Any) -> torch.Tensor:
+    """What a model says, without gradients."""
+    with torch.no_grad():
+        found = model(input_ids=tokens() if ids is None else ids, **inputs).logits
+    assert isinstance(found, torch.Tensor)
+    return found
