@@ -25,16 +25,20 @@ def check_sizes(plan: Plan) -> Plan:
     guards: all added tensors together hold at most FACTOR times the base's parameters
     plus SLACK scalars, else PEFT302.
     """
-    tensors = [t for r in plan.rewrites for t in r.tensors]
-    added = sum(t.count for t in tensors)
+    added = sum(t.count for r in plan.rewrites for t in r.tensors)
     if added > FACTOR * plan.model.parameters + SLACK:
-        largest = max(tensors, key=lambda t: t.count)
-        shape = " x ".join(map(str, largest.shape))
-        raise fail(
-            TooLarge(
-                added=added,
-                base=plan.model.parameters,
-                largest=f"{largest.name} [{shape}]",
-            )
-        )
+        raise fail(_too_large(plan, added))
     return plan
+
+
+def _too_large(plan: Plan, added: int) -> TooLarge:
+    applications = (a for r in plan.rewrites for a in r.applications)
+    asked = ((t, a) for a in applications for t in a.all_tensors)
+    tensor, application = max(asked, key=lambda pair: pair[0].count)
+    shape = " x ".join(map(str, tensor.shape))
+    return TooLarge(
+        added=added,
+        base=plan.model.parameters,
+        largest=f"{tensor.name} [{shape}]",
+        origin=application.origin,
+    )

@@ -21,7 +21,7 @@ def order_evaluation(plan: Plan) -> Plan:
     rewrite:
         site s { apply ... }  ->  site s { apply ...; program { %0 = linear(x, A) } }
 
-    guards: none; an equation without an order is PEFT308.
+    guards: none.
     """
     methods = definitions(plan)
     programs: dict[str, tuple[Program, ...]] = {}

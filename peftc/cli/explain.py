@@ -20,8 +20,8 @@ def command(
 ) -> None:
     """Explain a diagnostic code, or show a method."""
     library = standard_library()
-    if topic.upper() in all_codes():
-        print(explain(topic.upper()))
+    if topic.upper().removeprefix("PEFT").isdigit():
+        print(_explanation(topic))
     elif topic in library.methods:
         print(print_method(library.methods[topic]), end="")
     elif topic in library.macros:
@@ -29,3 +29,10 @@ def command(
     else:
         known = (*all_codes(), *library.methods, *library.macros)
         raise fail(UnknownTopic(topic=topic, hint=suggestion(topic, known)))
+
+
+def _explanation(code: str) -> str:
+    try:
+        return explain(code)
+    except LookupError as error:
+        raise fail(UnknownTopic(topic=code, hint=str(error))) from None

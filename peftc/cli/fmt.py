@@ -9,6 +9,8 @@ import typer
 
 from peftc.cli.guard import guarded
 from peftc.cli.output import say
+from peftc.diagnostics.cli import NotFormatted
+from peftc.diagnostics.core import fail
 from peftc.driver import read_spec
 from peftc.files import write_atomically
 from peftc.syntax.parse import parse
@@ -28,8 +30,7 @@ def command(
     """Format spec files in place: canonical, idempotent, comments kept."""
     changed = [path for path in files if _format(path, check=check, stdout=stdout)]
     if check and changed:
-        say(f"would change: {', '.join(map(str, changed))}")
-        raise typer.Exit(1)
+        raise fail(NotFormatted(files=", ".join(map(str, changed))))
 
 
 def _format(path: Path, *, check: bool, stdout: bool) -> bool:

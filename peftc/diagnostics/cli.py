@@ -54,3 +54,17 @@ class NoTokenizer(Diagnostic):
     help: ClassVar[str] = "`--bytes` uses the bytes of the text as tokens"
     exit_code: ClassVar[int] = 3
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotFormatted(Diagnostic):
+    """`peftc fmt --check` found files that are not in canonical form.
+
+    Run `peftc fmt` on them; it changes layout only, never meaning or comments.
+    """
+
+    code: ClassVar[str] = "PEFT663"
+    title: ClassVar[str] = "not formatted"
+    label: ClassVar[str] = "{files}"
+    help: ClassVar[str] = "`peftc fmt` writes the canonical form"
+    files: str

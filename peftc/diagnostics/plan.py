@@ -43,11 +43,14 @@ class TooLarge(Diagnostic):
     code: ClassVar[str] = "PEFT302"
     title: ClassVar[str] = "the plan adds too much"
     label: ClassVar[str] = "{added:,} scalars would be added to a base of {base:,}"
-    notes: ClassVar[tuple[str, ...]] = ("the largest is {largest}",)
+    notes: ClassVar[tuple[str, ...]] = (
+        "the largest is {largest}, asked for at {origin}",
+    )
     help: ClassVar[str] = "choose smaller sizes"
     added: int
     base: int
     largest: str
+    origin: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,33 +112,3 @@ class UnreadablePlan(Diagnostic):
     title: ClassVar[str] = "cannot read this plan"
     label: ClassVar[str] = "{problem}"
     problem: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotInThisModel(Diagnostic):
-    """A plan names a site that the model does not have, or has with other sizes.
-
-    A plan belongs to one base model; make a new one for another.
-    """
-
-    code: ClassVar[str] = "PEFT307"
-    title: ClassVar[str] = "the plan is for another model"
-    label: ClassVar[str] = "{problem}"
-    exit_code: ClassVar[int] = 4
-    problem: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeedsEvaluationOrder(Diagnostic):
-    """No order of evaluation was found for an equation at a site.
-
-    The equation's views cut an axis in ways that do not nest, or it has more terms than
-    the planner takes on.  Write the equation with fewer nested reshapes, or as a sum of
-    methods.
-    """
-
-    code: ClassVar[str] = "PEFT308"
-    title: ClassVar[str] = "the equation cannot be ordered"
-    label: ClassVar[str] = "{problem} at `{site}`"
-    problem: str
-    site: str

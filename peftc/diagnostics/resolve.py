@@ -287,8 +287,7 @@ class GuardLeavesNothing(Diagnostic):
     code: ClassVar[str] = "PEFT213"
     title: ClassVar[str] = "no site fulfils the method's condition"
     label: ClassVar[str] = (
-        "`{method}` needs a site that is {guard};"
-        " none of the {count} sites `{target}` is"
+        "`{method}` asks for `{guard}`; none of the {count} sites `{target}` fulfils it"
     )
     help: ClassVar[str] = "{hint}"
     method: str

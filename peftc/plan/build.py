@@ -82,13 +82,11 @@ def _rewrites(spec: Sequence[Applied], view: ModelView) -> tuple[Rewrite, ...]:
 
 
 def _once(errors: Diagnostics) -> Diagnostics:
-    """The same size that does not divide, at many sites, is one error."""
+    """The same trouble from the same text, at many sites, is one error."""
     kept: dict[object, Diagnostic] = {}
     for error in errors:
-        alike = (
-            (error.span, error.tensor) if isinstance(error, NotWholeAtSite) else error
-        )
-        kept.setdefault(alike, error)
+        tensor = error.tensor if isinstance(error, NotWholeAtSite) else ""
+        kept.setdefault((type(error), error.span, tensor), error)
     distinct = Diagnostics()
     for error in kept.values():
         distinct.add(error)

@@ -90,7 +90,10 @@ def requests(unit: Unit) -> tuple[Request, ...]:
         raise fail(NothingToCompile())
     walk = _Expansion(unit)
     names = _lets(walk)
+    walk.errors.check()
     found = tuple(_expand(unit.main.body, _Context(names), walk))
+    if walk.count > LIMIT:
+        raise fail(TooMuch(span=unit.main.span, limit=LIMIT))
     walk.errors.check()
     return found
 
@@ -133,6 +136,8 @@ def _names(expr: ast.Expr) -> Iterator[str]:
 
 
 def _expand(expr: ast.SpecExpr, at: _Context, walk: _Expansion) -> Iterator[Request]:
+    if walk.count > LIMIT:
+        return
     match expr:
         case ast.Sum(terms):
             for term in terms:
@@ -183,11 +188,14 @@ def _apply(expr: ast.Apply, at: _Context, walk: _Expansion) -> tuple[Request, ..
     if expr.name not in library.methods:
         known = (*library.methods, *library.macros)
         hint = suggestion(expr.name, known) or "`peftc methods` lists them"
-        raise fail(UnknownMethod(span=expr.span, name=expr.name, hint=hint))
+        raise fail(UnknownMethod(span=_name(expr), name=expr.name, hint=hint))
     walk.count += 1
-    if walk.count > LIMIT:
-        raise fail(TooMuch(span=expr.span, limit=LIMIT))
     return (_method(expr, library.methods[expr.name], at, walk),)
+
+
+def _name(expr: ast.Apply) -> Span:
+    """Where the name of what is applied stands."""
+    return replace(expr.span, end=expr.span.start + len(expr.name))
 
 
 def _macro(
@@ -283,7 +291,7 @@ def _inner(
     """What a wrapper wraps; the scopes around the wrapper hold inside it."""
     if len(targets) != 1 or not isinstance(targets[0].value, SPEC_NODES):
         problem = f"`{expr.name}` wraps one method expression as `{knob.name}`"
-        hint = f"`{expr.name}(lora(q, v))`; several are joined with `+`"
+        hint = f"`{expr.name}(METHOD(q, v))`; several are joined with `+`"
         raise fail(NotAWrapper(span=expr.span, problem=problem, hint=hint))
     return tuple(_expand(targets[0].value, at, walk))
 
