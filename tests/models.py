@@ -96,4 +96,5 @@ def randomise(compiled: Any, scale: float = 0.1, seed: int = 5) -> None:
 
 def relative(got: torch.Tensor, wanted: torch.Tensor) -> float:
     """The largest difference, relative to the largest value wanted."""
+    got, wanted = got.detach(), wanted.detach()
     return float((got - wanted).abs().max() / wanted.abs().max())
