@@ -9,6 +9,7 @@ that the cheapest pairs are contracted first).  A factor that is a sum may also 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from peftc.expr import ir
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from peftc.expr.normal import Factor, Term
     from peftc.expr.sizes import Size
 
-MOST = 10
+MOST = 9
 """Factors of a product that are searched exhaustively."""
 
 FORBIDDEN = 1.0
@@ -375,13 +376,22 @@ def _without_scalars(factors: Sequence[Factor]) -> list[Factor]:
 def _few(factors: list[Factor], term: Term, measure: Measure) -> list[Factor]:
     """At most MOST factors: the pair with the smallest product becomes one, if not."""
     while len(factors) > MOST:
-        net = Network(factors[:], term.out, term.size, measure)
-        pairs = [1 << i | 1 << j for i in range(len(factors)) for j in range(i)]
-        best = min(pairs, key=lambda pair: net.volume(net.kept[pair]))
-        (a, b), names = net.members(best), net.names(best)
-        factors = net.members((1 << len(factors)) - 1 & ~best)
+        pairs = combinations(range(len(factors)), 2)
+        results = ((_kept_of(pair, factors, term), pair) for pair in pairs)
+        names, pair = min(
+            results, key=lambda r: (measure.elements(term.axes(r[0])), r[1])
+        )
+        a, b = (factors[i] for i in pair)
+        factors = [f for i, f in enumerate(factors) if i not in pair]
         factors.append((ir.ein([a[0], b[0]], [a[1], b[1]], names), names))
     return factors
+
+
+def _kept_of(pair: tuple[int, int], factors: list[Factor], term: Term) -> Labels:
+    """The labels of the product of two factors."""
+    outside = {n for i, (_, row) in enumerate(factors) if i not in pair for n in row}
+    inside = dict.fromkeys(n for i in pair for n in factors[i][1])
+    return tuple(n for n in inside if n in outside or n in term.out)
 
 
 def _bits(subset: int) -> Iterator[int]:

@@ -182,25 +182,29 @@ def run(
     `inputs` has its inputs by name; for `base` and `product` steps also W and, for a
     linear that has one, bias.  Activations are [b, t, features].
     """
-    features = {one.name: len(one.shape) for one in (*program.inputs,)}
     values = dict(inputs)
+    tokens = {one.name: "bt" * one.tokens for one in program.inputs}
     for step in program.steps:
         args = [values[name] for name in step.args]
-        leads = [
-            arg.dim() - features[name]
-            for arg, name in zip(args, step.args, strict=True)
-        ]
+        leads = [tokens[name] for name in step.args]
         if step.op in ("base", "product"):
             bias = inputs.get("bias") if step.op == "base" else None
             values[step.out] = F.linear(args[0], inputs["W"], bias)
         else:
             values[step.out] = _run_step(step, args, leads, training)
-        features[step.out] = len(step.shape)
+        tokens[step.out] = _lead(step, leads)
     return values[program.result]
 
 
+def _lead(step: Step, leads: Sequence[str]) -> str:
+    """The token axes of a step's result."""
+    out = step.spec.partition("->")[2].replace("*", "bt")
+    found = out if step.op == "ein" else "".join(leads) * step.tokens
+    return "".join(axis for axis in "bt" if axis in found)
+
+
 def _run_step(
-    step: Step, args: list[Tensor], leads: list[int], training: bool
+    step: Step, args: list[Tensor], leads: list[str], training: bool
 ) -> Tensor:
     if step.op == "linear":
         return F.linear(args[0], args[1])
@@ -210,18 +214,18 @@ def _run_step(
         return _combination(_aligned(args, leads), step.coefs)
     if step.op == "map":
         return MAPS[step.fn](args[0])
-    lead = args[0].shape[: leads[0]]
+    lead = args[0].shape[: len(leads[0])]
     if step.op == "view":
         return args[0].reshape(*lead, *step.shape)
     return _run_call(step, args, lead, training)
 
 
-def _aligned(args: list[Tensor], leads: list[int]) -> list[Tensor]:
+def _aligned(args: list[Tensor], leads: list[str]) -> list[Tensor]:
     """Arguments with samples but without tokens get an axis for the tokens."""
-    if max(leads) < 2:
+    if not any("t" in lead for lead in leads):
         return args
     pairs = zip(args, leads, strict=True)
-    return [arg.unsqueeze(1) if lead == 1 else arg for arg, lead in pairs]
+    return [arg.unsqueeze(1) if lead == "b" else arg for arg, lead in pairs]
 
 
 def _run_call(

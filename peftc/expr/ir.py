@@ -173,7 +173,8 @@ def ein(
     """The product of `operands` summed over all labels that are not in `out`.
 
     Labels are any hashables, one for each axis of each operand.  Literals become a
-    coefficient and, for the labels that nothing else carries, one literal of ones.
+    coefficient and, for the labels that nothing else carries, one literal of ones; of
+    these, summed ones whose size is a number are counted.
 
     Raises:
         TypeError: if a label stands for axes of different sizes.
@@ -186,12 +187,17 @@ def ein(
         else:
             pairs.append((operand, tuple(names)))
     carried = {label for _, names in pairs for label in names}
-    free = tuple(label for label in size if label not in carried)
+    free = []
+    for label in (label for label in size if label not in carried):
+        if label in out or size[label].number is None:
+            free.append(label)
+        else:
+            coef *= size[label].number or 1
     axes = tuple(size[label] for label in out)
     if not pairs and set(free) <= set(out) and len(set(out)) == len(out):
         return literal(coef, axes)
     if free:
-        pairs.append((literal(1, (size[label] for label in free)), free))
+        pairs.append((literal(1, (size[label] for label in free)), tuple(free)))
     return _scaled(_product(pairs, tuple(out), axes), coef)
 
 

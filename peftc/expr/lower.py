@@ -13,7 +13,14 @@ from peftc.expr import ir
 from peftc.expr.cost import has_tokens
 from peftc.expr.ir import Add, Axes, Call, Ein, Eye, Leaf, Literal, Map, Node, View
 from peftc.expr.places import TOKEN_AXES
-from peftc.expr.products import Labelled, Value, feature_sizes, separates, token_axes
+from peftc.expr.products import (
+    LETTERS,
+    Labelled,
+    Value,
+    feature_sizes,
+    separates,
+    token_axes,
+)
 from peftc.expr.program import Input, Op, Program, Step
 from peftc.expr.tally import tally
 
@@ -152,12 +159,19 @@ class _Lowering:
         """A value with the token axes it lacks."""
         if set(tokens) <= set(value.tokens):
             return value
-        like = self._like(tokens=True)
-        zero = self._step(
-            "call", (like,), value.shape, like.tokens, fn="full", attrs=(0.0,)
-        )
+        every = "".join(n for n in "bt" if n in tokens + value.tokens)
+        zero = self._zeros(value.shape, every)
         coefs = (1.0, 1.0)
-        return self._step("add", (zero, value), value.shape, like.tokens, coefs=coefs)
+        return self._step("add", (zero, value), value.shape, every, coefs=coefs)
+
+    def _zeros(self, shape: tuple[int, ...], tokens: str) -> Value:
+        like = self._like(tokens=True)
+        zero = self._step("call", (like,), shape, "bt", fn="full", attrs=(0.0,))
+        if tokens == "bt":
+            return zero
+        row = LETTERS[: len(shape)]
+        spec = f"bt{row}->{tokens}{row}"
+        return self._step("ein", (zero,), shape, tokens, spec=spec)
 
     # --- sums, functions, views ---------------------------------------------------
 

@@ -11,7 +11,6 @@ W, x, y: [out, in], [b, t, in], [b, t, out].
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import groupby, permutations, product
 from typing import TYPE_CHECKING, TypeAlias
@@ -275,9 +274,7 @@ def concrete(
 
 
 def _concrete(node: Node, operands: list[Node], env: Mapping[str, int]) -> Node:
-    if isinstance(node, Ein):
-        return _counted(operands, node.labels, node.out)
-    if isinstance(node, (Add, ir.Map)):
+    if isinstance(node, (Add, Ein, ir.Map)):
         return ir.rebuild(node, operands)
     axes = tuple(_number(axis, env) for axis in node.axes)
     if isinstance(node, ir.Leaf):
@@ -296,30 +293,6 @@ def _number(axis: Size, env: Mapping[str, int]) -> Size:
     if axis in TOKEN_AXES or not axis.symbols <= env.keys():
         return axis
     return Size.of(axis.value(env))
-
-
-def _counted(operands: list[Node], labels: Sequence[Labels], out: Labels) -> Node:
-    """An Ein whose literals do not hold summed labels of known size."""
-    held: defaultdict[int, int] = defaultdict(int)
-    for row in labels:
-        for label in row:
-            held[label] += 1
-    coef, rows = 1.0, list(labels)
-    for i, (operand, row) in enumerate(zip(operands, labels, strict=True)):
-        if not isinstance(operand, Literal):
-            continue
-        for axis, label in zip(operand.axes, row, strict=True):
-            if held[label] == 1 and label not in out and axis.number:
-                coef *= axis.number
-        kept = [
-            (axis, label)
-            for axis, label in zip(operand.axes, row, strict=True)
-            if held[label] > 1 or label in out or not axis.number
-        ]
-        operands[i] = ir.literal(operand.value, (axis for axis, _ in kept))
-        rows[i] = tuple(label for _, label in kept)
-    result = ir.ein(operands, rows, out)
-    return result if coef == 1 else ir.add((result,), (coef,))
 
 
 def equal(a: Node, b: Node, env: Mapping[str, int]) -> bool:
