@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast, get_args
 
 from peftc.expr.program import Input, Op, Program, Step
 
@@ -27,6 +27,7 @@ Attr: TypeAlias = float | int | str
 HEAD = re.compile(r"program (\w+)\((.*)\)( with b, t)?")
 VALUE = re.compile(r"([^\s\[\],]+)\[([^\]]*)\]")
 STEP = re.compile(r"(\S+?)\[([^\]]*)\] = (\w+)(?: (\w+))?\(([^;]*)(?:; (.*))?\)")
+ATTR = re.compile(r'"(?:[^"\\]|\\.)*"|[^",\s]+')
 COST = re.compile(
     r"cost (\d+) flops/token, (\d+) flops, (\d+) bytes/token, (\d+) bytes"
 )
@@ -115,6 +116,8 @@ def _parsed(name: str, axes: str) -> tuple[str, tuple[int, ...], bool]:
 def _parse_step(line: str) -> Step:
     name, axes, op, fn, args, rest = _matched(STEP, line).groups()
     out, shape, tokens = _parsed(name, axes)
+    if op not in get_args(Op):
+        raise ValueError(f"not an operation: {op}")
     return Step(
         out=out,
         op=cast("Op", op),
@@ -129,8 +132,16 @@ def _parse_step(line: str) -> Step:
 
 
 def _parse_attrs(text: str) -> tuple[Attr, ...]:
-    attrs: list[Attr] = json.loads(f"[{text}]")
-    return tuple(attrs)
+    parts = ATTR.findall(text)
+    if ", ".join(parts) != text:
+        raise ValueError(f"no attributes of a step: {text}")
+    return tuple(map(_parse_attr, parts))
+
+
+def _parse_attr(text: str) -> Attr:
+    if text.startswith('"'):
+        return str(json.loads(text))
+    return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
 
 
 # --- as torch -----------------------------------------------------------------------

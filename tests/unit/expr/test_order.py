@@ -339,8 +339,26 @@ def test_text_round_trips_with_all_that_a_step_can_have() -> None:
         bytes=(3, 4),
     )
     assert parse_program(program_text(program)) == program
-    with pytest.raises(ValueError, match="not a line of a program: %1 ="):
-        parse_program(program_text(program).replace("%1[2] =", "%1 ="))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("%1[*, 512] =", "%1 =", "not a line of a program: %1 ="),
+        ("return %2", "%2", "not a line of a program: %2"),
+        ("= linear(", "= exec(", "not an operation: exec"),
+        ("; 0.5)", "; " + "[" * 100_000 + ")", "could not convert"),
+        ("; 0.5)", "; 1 2)", "no attributes of a step"),
+        ("512", "x", "invalid literal"),
+    ],
+)
+def test_text_that_is_no_program(old: str, new: str, message: str) -> None:
+    text = program_text(
+        ordered(linear("param D[out, in] = 0 y' = y + D(drop(x, 0.5))"))
+    )
+    assert old in text
+    with pytest.raises(ValueError, match=message):
+        parse_program(text.replace(old, new))
 
 
 def test_names_of_the_torch_function_are_different() -> None:
