@@ -102,7 +102,8 @@ def assign(reading: Reading) -> Roles:
             for branch in addition.branches:
                 _branch(addition, branch, place, reading, roles)
             if addition.norm is not None:
-                roles.settle({addition.norm.y}, place)
+                last = addition.branches[-1].leaf
+                roles.settle({addition.norm.y}, roles.place(last))
         _blocks(stream, reading, roles)
     _stray_attentions(reading, roles)
     _head(reading, roles)

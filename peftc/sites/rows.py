@@ -75,11 +75,13 @@ def _structure(y: fx.Node, way: list[fx.Node]) -> str:
 
 def _channels(y: fx.Node, way: list[fx.Node], value: fx.Node) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(0)
-    whole = torch.randn(ops.shape(y), generator=generator).requires_grad_()
+    whole = torch.randn(ops.shape(y), generator=generator)
     if not way:
         return tuple(range(whole.shape[-1]))
-    values: dict[fx.Node, Any] = {y: whole.clone()}
-    with torch.enable_grad():
+    # The caller may be in inference; gradients are needed here all the same.
+    with torch.inference_mode(False), torch.enable_grad():
+        whole = whole.clone().requires_grad_()
+        values: dict[fx.Node, Any] = {y: whole.clone()}
         for node in way:
             values[node] = _run(node, values, generator)
         result = values[value]

@@ -1,0 +1,90 @@
+"""The sites of each family, written down by hand, in both modes and attentions.
+
+`expected/FAMILY.sites` says the role of every matrix, norm, table and edge, the rows of
+fused weights, and what is not told.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from peftc.sites.view import model_view, view_from_config
+from tests.families.cases import (
+    FAMILIES,
+    LAYERS,
+    MODES,
+    attentions,
+    config,
+    model,
+    slow,
+)
+from tests.families.describing import described, expected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXPECTED = Path(__file__).parent / "expected"
+
+
+def wanted(family: str) -> list[str]:
+    text = (EXPECTED / f"{family}.sites").read_text(encoding="utf-8")
+    return expected(text, LAYERS)
+
+
+VARIED = ("llama", "gpt-neox", "bert")
+"""Families that are tried in another mode and attention even in a quick run."""
+
+
+def variants() -> Iterator[Any]:
+    """Each family in each mode and attention it has."""
+    for family in FAMILIES:
+        kinds = attentions(family)
+        for mode in MODES:
+            for attention in kinds:
+                usual = (mode, attention) == ("eval", kinds[0])
+                other = (mode, attention) == ("train", kinds[-1])
+                is_quick = usual or (other and family in VARIED)
+                marks = () if is_quick else (pytest.mark.slow,)
+                name = f"{family}-{mode}-{attention}"
+                yield pytest.param(family, mode, attention, marks=marks, id=name)
+
+
+def test_every_family_has_an_expectation() -> None:
+    assert {path.stem for path in EXPECTED.iterdir()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("family", "mode", "attention"), [*variants()])
+def test_sites(family: str, mode: str, attention: str) -> None:
+    made = MODES[mode](model(family, attention))
+    assert described(model_view(made)) == wanted(family)
+    assert made.training is (mode == "train")
+
+
+@pytest.mark.parametrize("family", ["gpt2", slow("t5"), slow("mixtral")])
+def test_a_configuration_gives_the_view_of_the_model(family: str) -> None:
+    made = model(family, device="cpu")
+    assert view_from_config(config(family)) == model_view(made)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_the_view_does_not_depend_on_gradients(context: Any) -> None:
+    with context():
+        assert described(model_view(model("gpt2", device="cpu"))) == wanted("gpt2")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt-neox"])
+def test_keys_are_unique_and_name_the_owner(family: str) -> None:
+    sites = model_view(model(family)).sites
+    keys = [site.key for site in sites]
+    assert len(set(keys)) == len(keys)
+    assert all(site.key == f"{site.owner}:{site.role}" for site in sites)
+
+
+def test_unresolved_experts_say_why() -> None:
+    (first, _) = model_view(model("mixtral")).unresolved
+    assert first.roles == ("experts.up", "experts.gate", "experts.down")
+    assert "all experts" in first.why
