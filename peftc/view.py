@@ -23,7 +23,7 @@ ROLES = (
 GROUPS = ("linear",)
 """Selectors that stand for many roles: `linear` is every linear inside blocks."""
 
-SCOPES = ("layers", "enc", "dec", "cross")
+SCOPES = ("layers", "enc", "dec", "self", "cross")
 
 Rows: TypeAlias = tuple[tuple[int, int], ...]
 """Half-open, increasing ranges of output rows of a weight in [out, in] orientation."""

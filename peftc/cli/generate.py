@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from peftc.cli.guard import guarded
-from peftc.cli.options import Model, RandomInit, load_model
+from peftc.cli.options import AnyBase, Model, RandomInit, load_model
 from peftc.diagnostics.cli import NoTokenizer
 from peftc.diagnostics.core import fail
 
@@ -27,6 +27,7 @@ def command(
         bool, typer.Option("--bytes", help="The bytes of the text are the tokens.")
     ] = False,
     random_init: RandomInit = None,
+    any_base: AnyBase = False,
 ) -> None:
     """Continue a text."""
     codec = Bytes() if as_bytes else _tokenizer(model)
@@ -37,7 +38,7 @@ def command(
 
     network: Any = load_model(model, random_init).eval()
     if adapter:
-        load(network, adapter)
+        load(network, adapter, any_base=any_base)
     torch.manual_seed(seed)
     ids = torch.tensor([codec.encode(prompt)])
     options = {"max_new_tokens": tokens, "do_sample": sample}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from peftc.cli.guard import guarded
-from peftc.cli.options import Adapter, Model, RandomInit, load_model
+from peftc.cli.options import Adapter, AnyBase, Model, RandomInit, load_model
 from peftc.cli.output import check_replaceable, say, whole_folder
 
 MARKER = "config.json"
@@ -22,13 +22,14 @@ def command(
         Path, typer.Option("--output", "-o", help="The folder to write.")
     ],
     random_init: RandomInit = None,
+    any_base: AnyBase = False,
 ) -> None:
     """Merge a saved adapter into its base and write a plain model folder."""
     check_replaceable(output, MARKER)
 
     from peftc.api import load
 
-    tuned: Any = load(load_model(model, random_init), adapter)
+    tuned: Any = load(load_model(model, random_init), adapter, any_base=any_base)
     tuned.peftc.merge()
     with whole_folder(output, MARKER) as folder:
         tuned.save_pretrained(folder, merge=True)

@@ -42,6 +42,11 @@ PrintIR: TypeAlias = Annotated[
 ]
 
 
+AnyBase: TypeAlias = Annotated[
+    bool, typer.Option("--any-base", help="Take a base with other weights.")
+]
+
+
 def watcher(enabled: bool) -> Callable[[str, Any], None] | None:
     """A watcher that prints plans and graphs to stderr, if wanted."""
     return _print_ir if enabled else None
@@ -59,8 +64,12 @@ def _print_ir(name: str, made: Any) -> None:
 
 def load_model(model: str, random_init: int | None = None) -> PreTrainedModel:
     """The model of a command line, with its weights; what was noted is narrated."""
+    from transformers.utils import logging
+
     from peftc.sites.load import load
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     loaded = load(model, random_init=random_init)
     for note in loaded.notes:
         say(f"note: {note}")

@@ -89,7 +89,7 @@ class UnknownScope(Diagnostic):
     """What follows `@` is not a scope.
 
     Scopes are `layers(0..11)` (both ends included; single numbers and several ranges
-    are allowed), `enc`, `dec` and `cross`.
+    are allowed), `enc`, `dec`, `self` (all but cross-attention) and `cross`.
 
     Wrong:
 

@@ -47,8 +47,8 @@ class Restriction:
         if self.name == "layers":
             layer = -1 if site.layer is None else site.layer
             return any(first <= layer <= last for first, last in self.ranges)
-        if self.name == "cross":
-            return site.cross
+        if self.name in ("self", "cross"):
+            return site.cross == (self.name == "cross")
         return site.stack == self.name
 
     def __str__(self) -> str:
