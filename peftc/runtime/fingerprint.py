@@ -47,20 +47,31 @@ class Fingerprint:
         return cls(str(read.get("config")), tensors)
 
     def difference(self, other: Fingerprint) -> str:
-        """The first thing in which `other` differs, for people; empty if nothing."""
-        for name in sorted(self.tensors.keys() | other.tensors.keys()):
-            mine, its = self.tensors.get(name), other.tensors.get(name)
-            if mine != its:
-                return _told(name, mine, its)
+        """What tells `other` apart most, for people; empty if nothing does.
+
+        A tensor too many or too few says more than another type, and that more than
+        other values.
+        """
+        names = sorted(self.tensors.keys() | other.tensors.keys())
+        told = [_told(n, self.tensors.get(n), other.tensors.get(n)) for n in names]
+        if told:
+            rank, text = min(told, key=lambda one: one[0])
+            if rank < _EQUAL:
+                return text
         return "" if self.config == other.config else "its configuration differs"
 
 
-def _told(name: str, mine: str | None, its: str | None) -> str:
+_EQUAL = 3
+
+
+def _told(name: str, mine: str | None, its: str | None) -> tuple[int, str]:
+    """How grave a difference is (the smaller the graver), and what to say of it."""
     if mine is None or its is None:
-        return f"`{name}` is {'not expected' if mine is None else 'missing'}"
-    if mine.split()[0] != its.split()[0]:
-        return f"`{name}` is {its.split()[0]}, not {mine.split()[0]}"
-    return f"the values of `{name}` differ"
+        return 0, f"`{name}` is {'not expected' if mine is None else 'missing'}"
+    wanted, found = mine.partition(" ")[0], its.partition(" ")[0]
+    if wanted != found:
+        return 1, f"`{name}` is {found}, not {wanted}"
+    return (_EQUAL, "") if mine == its else (2, f"the values of `{name}` differ")
 
 
 def fingerprint(model: nn.Module) -> Fingerprint:

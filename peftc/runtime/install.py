@@ -38,8 +38,8 @@ class Options(TypedDict, total=False):
     """What `install` may be told beyond the plan.
 
     `backend` runs the rewritten graph (`eager`, `aot_eager`, `inductor`); `dynamic` is
-    torch.compile's; `limit` is how many graphs one entry may have; `adapter` gives values to the added tensors, if it was made on this
-    base or `any_base` is set.
+    torch.compile's; `limit` is how many graphs one entry may have; `adapter` gives
+    values to the added tensors, if it was made on this base or `any_base` is set.
     """
 
     backend: str

@@ -144,10 +144,13 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         problem = error.strerror or "cannot be opened"
         raise fail(NoAdapter(path=str(path), problem=problem)) from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise fail(NoAdapter(path=str(path), problem="is not a regular file"))
-        return file.read()
+        with open(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
 
 
 def _header(content: bytes) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Layers under gradient checkpointing are rewritten, and recompute what they computed."""
+"""Checkpointed layers are rewritten, and recompute what they computed."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -23,6 +23,9 @@ from tests.numerics.runtime.tiny import (
     twin,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def pair(**options: Any) -> tuple[Any, Any, Any]:
     """A base, its compiled copy, and a copy with hooks."""
@@ -35,12 +38,13 @@ def pair(**options: Any) -> tuple[Any, Any, Any]:
 def test_positional_and_named_arguments_and_labels() -> None:
     _, model, reference = pair()
     ids, mask = tokens(), torch.ones_like(tokens())
-    for call in (
+    calls: list[Callable[[Any], torch.Tensor]] = [
         lambda m: m(ids, mask).logits,
         lambda m: m(ids, attention_mask=mask, labels=ids).loss,
         lambda m: m(ids, return_dict=False)[0],
         lambda m: m(inputs_embeds=m.get_input_embeddings()(ids)).logits,
-    ):
+    ]
+    for call in calls:
         with torch.no_grad():
             assert torch.equal(call(model), call(reference))
 

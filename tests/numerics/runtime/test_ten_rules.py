@@ -44,6 +44,11 @@ def small() -> Any:
     return llama(layers=1)
 
 
+def outer(module: nn.Module, **options: Any) -> Any:
+    """The module under somebody else's `torch.compile`."""
+    return torch.compile(module, backend="eager", **options)
+
+
 def adapted(model: Any, base: Any) -> torch.Tensor:
     """What the compiled `model` has to say, from hooks on a copy of its base."""
     expected = logits(hooked(twin(base), model))
@@ -51,7 +56,7 @@ def adapted(model: Any, base: Any) -> torch.Tensor:
     return expected
 
 
-# --- 1: the marker never runs on real tensors -----------------------------------
+# --- 1: the marker never runs on real tensors -------------------------------------
 
 
 @pytest.mark.parametrize("stance", ["force_eager", "eager_on_recompile"])
@@ -80,7 +85,7 @@ def test_1_switched_off_compilation_is_refused() -> None:
         logits(model)
 
 
-# --- 2: no other capture looks inside --------------------------------------------
+# --- 2: no other capture looks inside ---------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -94,20 +99,20 @@ def test_2_an_outer_compile_stays_adapted(
     compiled(model)
     if called_before:
         logits(model)
-    outer = torch.compile(model, backend=backend, fullgraph=fullgraph)
-    assert torch.equal(logits(outer), adapted(model, base))
+    compiled_again = torch.compile(model, backend=backend, fullgraph=fullgraph)
+    assert torch.equal(logits(compiled_again), adapted(model, base))
 
 
 def test_2_a_function_that_calls_the_model_stays_adapted() -> None:
     base = small()
     model = twin(base)
     compiled(model)
-    outer = torch.compile(lambda ids: model(input_ids=ids).logits * 2, backend="eager")
+    double = torch.compile(lambda ids: model(input_ids=ids).logits * 2, backend="eager")
     with torch.no_grad():
-        assert torch.equal(outer(tokens()), adapted(model, base) * 2)
+        assert torch.equal(double(tokens()), adapted(model, base) * 2)
 
 
-# --- 3: a capture without its sites is refused -----------------------------------
+# --- 3: a capture without its sites is refused ------------------------------------
 
 
 def test_3_a_graph_without_a_marker_is_refused() -> None:
@@ -190,14 +195,14 @@ def test_4_compiling_an_inner_model_is_refused() -> None:
     model = small()
     compiled(model)
     with refused("PEFT601"):
-        torch.compile(model.model, backend="eager")(input_ids=tokens())
-    with pytest.raises(Exception, match="PEFT601|peftc"):
-        torch.compile(model.model, backend="eager", fullgraph=True)(input_ids=tokens())
+        outer(model.model)(input_ids=tokens())
+    with pytest.raises(Exception, match=r"PEFT601|peftc"):
+        outer(model.model, fullgraph=True)(input_ids=tokens())
 
 
 def test_4_what_was_compiled_while_disabled_is_refused_after() -> None:
     model = small()
-    inner = torch.compile(model.model, backend="eager")
+    inner = outer(model.model)
     handle = compiled(model)
     with handle.disabled():
         inner(input_ids=tokens())
@@ -255,7 +260,7 @@ def test_4_the_tripwire_adds_no_node() -> None:
     assert found == without
 
 
-# --- 5: captures of one model do not count against another's -----------------------
+# --- 5: captures of one model do not count against another's ----------------------
 
 
 def test_5_eleven_models_of_different_shape() -> None:
@@ -277,7 +282,7 @@ def test_5_too_many_graphs_of_one_model_is_an_error() -> None:
     assert handle.captures.count == 2
 
 
-# --- 6: nothing is shared between layers or models ----------------------------------
+# --- 6: nothing is shared between layers or models --------------------------------
 
 
 def test_6_layers_and_equal_models_keep_their_own_parameters() -> None:
@@ -291,15 +296,16 @@ def test_6_layers_and_equal_models_keep_their_own_parameters() -> None:
     assert not torch.equal(one, other)
     model, reference = models[0], hooked(twin(base), models[0])
     model(input_ids=tokens(), labels=tokens()).loss.backward()
-    mine = {name: p.grad for name, p in added(model)}
+    mine: dict[str, Any] = {name: p.grad for name, p in added(model)}
     model.zero_grad()
     reference(input_ids=tokens(), labels=tokens()).loss.backward()
     for name, parameter in added(model):
+        assert parameter.grad is not None
         assert torch.equal(mine[name], parameter.grad), name
     assert len(mine) == 8
 
 
-# --- 7: nothing holds the model ------------------------------------------------------
+# --- 7: nothing holds the model ---------------------------------------------------
 
 
 def test_7_a_model_is_freed() -> None:
@@ -312,7 +318,7 @@ def test_7_a_model_is_freed() -> None:
     assert [ref() for ref in held] == [None] * len(held)
 
 
-# --- 8: inserted nodes are whole ------------------------------------------------------
+# --- 8: inserted nodes are whole --------------------------------------------------
 
 
 def test_8_every_inserted_node_has_an_example_value() -> None:
@@ -338,7 +344,7 @@ def test_8_compilers_behind_take_the_graph(backend: str) -> None:
     reference = hooked(twin(base), model)
     loss = model(input_ids=tokens(), labels=tokens()).loss
     loss.backward()
-    mine = {name: p.grad for name, p in added(model)}
+    mine: dict[str, Any] = {name: p.grad for name, p in added(model)}
     model.zero_grad()
     expected = reference(input_ids=tokens(), labels=tokens()).loss
     expected.backward()
@@ -347,7 +353,7 @@ def test_8_compilers_behind_take_the_graph(backend: str) -> None:
         torch.testing.assert_close(mine[name], parameter.grad, rtol=1e-5, atol=1e-7)
 
 
-# --- 9: settings are made in the call --------------------------------------------------
+# --- 9: settings are made in the call ---------------------------------------------
 
 
 def test_9_another_thread_runs_adapted_and_keeps_its_settings() -> None:
@@ -380,7 +386,7 @@ def test_9_a_hook_that_is_added_later_is_seen() -> None:
     assert torch.equal(logits(model), before + 1)
 
 
-# --- 10: the signature is the original's -----------------------------------------------
+# --- 10: the signature is the original's ------------------------------------------
 
 
 def test_10_the_signature_stays() -> None:
