@@ -1,0 +1,102 @@
+"""The examples and benchmarks run; what they check can fail."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+import peftc
+import quickstart
+import train_tiny_llama
+
+ROOT = Path(__file__).parents[2]
+SPECS = sorted((ROOT / "examples" / "specs").glob("*.peft"))
+LIBRARIES = {"row_scaled"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quickstart, "STEPS", 12)
+    monkeypatch.setattr(quickstart, "EVALUATED", 16)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SPECS if p.stem not in LIBRARIES], ids=lambda p: p.stem
+)
+def test_a_spec_fits_the_example_model(path: Path) -> None:
+    plan = peftc.plan(path, quickstart.BASE / "config.json")
+    assert plan.trainable > 0
+
+
+@pytest.mark.usefixtures("short")
+def test_the_quickstart_passes_its_own_checks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert quickstart.main() == 0
+    printed = capsys.readouterr().out
+    assert printed.count(" ok ") == 4
+    assert "not merged" not in printed
+
+
+@pytest.mark.usefixtures("short")
+def test_the_quickstart_says_why_a_spec_does_not_merge(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert quickstart.main([str(SPECS[0])]) == 0
+    printed = capsys.readouterr().out
+    assert SPECS[0].stem == "adapters"
+    assert "not merged: x passes through silu" in " ".join(printed.split())
+    assert printed.count(" ok ") == 2
+
+
+def test_the_quickstart_fails_if_a_loss_is_off() -> None:
+    console = Console(quiet=True)
+    assert quickstart.verdict(console, {"merged": (1.0, 1.0 + 1e-7)}) == 0
+    assert quickstart.verdict(console, {"merged": (1.0, 1.001)}) == 1
+    assert quickstart.verdict(console, {"merged": (float("nan"), 1.0)}) == 1
+
+
+def test_a_model_can_be_trained_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    monkeypatch.setattr(train_tiny_llama, "FOLDER", folder)
+    monkeypatch.setattr(train_tiny_llama, "STEPS", 4)
+    train_tiny_llama.main()
+    assert "2,067,648 weights, 4.1 MB" in capsys.readouterr().out
+    names = {path.name for path in tmp_path.rglob("*")}
+    shipped = {path.name for path in quickstart.BASE.iterdir()}
+    assert names == shipped | {"model"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "rows"),
+    [("bench_plan", {}, 1), ("bench_overhead", {"RUNS": 1, "NEW_TOKENS": 4}, 3)],
+)
+def test_a_benchmark_prints_its_table(
+    name: str, changes: dict[str, Any], rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location(
+        name, ROOT / "benchmarks" / f"{name}.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for key, value in changes.items():
+        setattr(module, key, value)
+    module.main()
+    printed = [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
+    assert len(printed) == rows + 2
