@@ -99,8 +99,10 @@ def compile_model(
     Raises:
         PeftcError: the model is then as it was.
     """
+    from peftc.runtime.fit import check_model
     from peftc.sites.view import model_view
 
+    check_model(model)
     view = model_view(model)
     plan = make_plan(source, view, seed=seed, dtype=dtype, watch=watch)
     return install_plan(model, plan, source.text, watch=watch, **options)

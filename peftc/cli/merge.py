@@ -11,8 +11,6 @@ from peftc.cli.guard import guarded
 from peftc.cli.options import Adapter, AnyBase, Model, RandomInit, load_model
 from peftc.cli.output import check_replaceable, say, whole_folder
 
-MARKER = "config.json"
-
 
 @guarded
 def command(
@@ -25,12 +23,12 @@ def command(
     any_base: AnyBase = False,
 ) -> None:
     """Merge a saved adapter into its base and write a plain model folder."""
-    check_replaceable(output, MARKER)
+    check_replaceable(output, replaces="")
 
     from peftc.api import load
 
     tuned: Any = load(load_model(model, random_init), adapter, any_base=any_base)
     tuned.peftc.merge()
-    with whole_folder(output, MARKER) as folder:
+    with whole_folder(output, replaces="") as folder:
         tuned.save_pretrained(folder, merge=True)
     say(f"wrote {output}")

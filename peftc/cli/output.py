@@ -40,16 +40,16 @@ def console() -> Console:
 
 
 @contextmanager
-def whole_folder(target: Path, marker: str = MARKER) -> Iterator[Path]:
+def whole_folder(target: Path, replaces: str = MARKER) -> Iterator[Path]:
     """A new folder that replaces `target` only when the block ends well.
 
-    An existing folder is replaced if it is empty or was written by peftc (it then holds
-    `marker`).
+    An existing folder is replaced if it is empty, or holds the file `replaces`, which
+    tells that peftc wrote it.
 
     Raises:
         PeftcError: PEFT660 if `target` is something else.
     """
-    check_replaceable(target, marker)
+    check_replaceable(target, replaces)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -62,7 +62,7 @@ def whole_folder(target: Path, marker: str = MARKER) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def check_replaceable(target: Path, marker: str = MARKER) -> None:
+def check_replaceable(target: Path, replaces: str = MARKER) -> None:
     """Refuse to write over what peftc did not write.
 
     Raises:
@@ -72,6 +72,7 @@ def check_replaceable(target: Path, marker: str = MARKER) -> None:
         return
     if not target.is_dir():
         raise fail(CannotWrite(problem=f"`{target}` is a file"))
-    if any(target.iterdir()) and not (target / marker).is_file():
+    ours = replaces and (target / replaces).is_file()
+    if any(target.iterdir()) and not ours:
         problem = f"`{target}` holds files that peftc did not write"
         raise fail(CannotWrite(problem=problem))

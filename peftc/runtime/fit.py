@@ -31,13 +31,19 @@ if TYPE_CHECKING:
 _RUNS_ITS_CHILDREN = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def check_fit(model: nn.Module, plan: Plan) -> None:
-    """Raise `PeftcError` with every reason why the plan cannot be attached."""
+def check_model(model: nn.Module) -> None:
+    """Raise `PeftcError` if nothing can be attached to the model, whatever the plan."""
     errors = Diagnostics()
     for found in (_compiled(model), _sharded(model)):
         for diagnostic in found:
             errors.add(diagnostic)
     errors.check()
+
+
+def check_fit(model: nn.Module, plan: Plan) -> None:
+    """Raise `PeftcError` with every reason why the plan cannot be attached."""
+    check_model(model)
+    errors = Diagnostics()
     for rewrite in plan.rewrites:
         for diagnostic in _site(model, rewrite.site):
             errors.add(diagnostic)
