@@ -42,8 +42,8 @@ class FeedForward:
     gate: Part | None = None
 
 
-Source: TypeAlias = "tuple[fx.Node, fx.Node | None]"
-"""A linear's node, and the piece of its output."""
+Source: TypeAlias = "tuple[fx.Node, str]"
+"""A linear's node, and the piece of its output as it is taken; "" for the whole."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,9 @@ def _gated(
     if len(factors) != 1:
         return f"{len(linears)} linears and {len(factors)} products of their outputs"
     bent, straight = factors[0]
+    both = traces[bent].sources | traces[straight].sources
+    if traces[down.anchor.x].sources != both:
+        return f"{len(linears)} linears, of which a product joins two"
     by_call = {linear.call: linear for linear in linears}
     (gate,), (up,) = traces[bent].sources, traces[straight].sources
     return FeedForward(
@@ -109,7 +112,7 @@ def _traces(
     traces: dict[fx.Node, _Trace] = {}
     for node in sorted(met, key=flow.order.__getitem__):
         if node in calls:
-            traces[node] = _Trace(frozenset(((node, None),)), bent=False)
+            traces[node] = _Trace(frozenset(((node, ""),)), bent=False)
         elif any(n in traces for n in ops.inputs(node)):
             traces[node] = _step(node, traces, calls)
     return traces
@@ -130,7 +133,10 @@ def _piece(node: fx.Node, source: Source, calls: dict[fx.Node, Linear]) -> Sourc
     call, piece = source
     whole = prod(ops.shape(calls[call].anchor.y))
     is_part = ops.shape(node) != () and prod(ops.shape(node)) < whole
-    return (call, node) if piece is None and is_part else source
+    if piece or not is_part:
+        return source
+    # As text: models take the same piece twice.
+    return call, f"{node.target} {node.args} {node.kwargs}"
 
 
 def _factors(

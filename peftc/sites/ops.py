@@ -22,6 +22,7 @@ VIEWS = _words(
     """
     view reshape transpose permute contiguous unsqueeze squeeze flatten
     unflatten clone t view_as reshape_as movedim swapaxes _unsafe_view detach
+    getattr
     """
 )
 CASTS = _words(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from peftc.sites.residual import Addition, Branch
     from peftc.sites.streams import Stack, Stream
 
-_CHOICES = frozenset(("topk", "argmax", "sort"))
+_CHOICES = frozenset(("topk", "argmax"))
 _EXPERTS = ("experts.up", "experts.gate", "experts.down")
 
 
@@ -197,14 +197,14 @@ def _stacks(node: fx.Node, reading: Reading) -> bool:
 
 
 def _experts(branch: Branch, place: Place, reading: Reading, roles: Roles) -> bool:
-    """Note routers and stacked experts; whether there are any of the latter."""
+    """Note stacked experts and their routers; whether there are any."""
+    if not any(_stacks(node, reading) for node in branch.nodes):
+        return False
     flow, products = reading.flow, reading.products
     for node in branch.nodes & products.linears.keys():
         ends = flow.ahead(node, lambda n: n in reading.ends or ops.name(n) in _CHOICES)
         if any(ops.name(n) in _CHOICES for n in ends):
             roles.uses.append(Use(products.linears[node], "router", place))
-    if not any(_stacks(node, reading) for node in branch.nodes):
-        return False
     why = "one tensor holds the matrices of all experts, which no rewrite reaches yet"
     roles.miss(f"experts of {place}", why, *_EXPERTS)
     return True

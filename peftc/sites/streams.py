@@ -112,19 +112,21 @@ def _crossings(
 ) -> tuple[frozenset[fx.Node], frozenset[int]]:
     """The outputs of cross-attentions, and the chains that these read.
 
-    A key that does not come from the addition's own residual comes from another
-    stream, from a cache of it, or from an earlier layer that shares its keys.
+    A key that comes from no residual of the addition's own chain comes from another
+    stream or from a cache of it.  (Keys shared by later layers come from an earlier
+    residual of the chain.)
     """
     chain_of = {add.sum: i for i, chain in enumerate(chains) for add in chain}
     crossing, feeding = set(), set()
     for number, chain in enumerate(chains):
         for addition in chain:
             for attention in _attentions(addition):
-                if flow.between(addition.origin, attention.key):
-                    continue
                 met = flow.back(attention.key, chain_of.__contains__)
                 sources = {chain_of[n] for n in met & chain_of.keys()}
-                if number not in sources:
+                if number not in sources and not met & {
+                    addition.origin,
+                    chain[0].origin,
+                }:
                     crossing.add(attention.out)
                     feeding |= sources
     return frozenset(crossing), frozenset(feeding)

@@ -1,0 +1,117 @@
+"""Products with parameters are found in every spelling, and only those."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from peftc.sites.linears import Products, find_products
+from tests.unit.sites.toys import Function, graph_of
+
+if TYPE_CHECKING:
+    from peftc.sites.linears import Linear
+
+
+def products(model: nn.Module) -> tuple[Products, dict[Any, str]]:
+    captured = graph_of(model)
+    names = dict(captured.names)
+    return find_products(captured.graph, names), names
+
+
+def only(model: nn.Module) -> tuple[Linear, dict[Any, str]]:
+    found, names = products(model)
+    (linear,) = found.linears.values()
+    assert not found.opaque
+    return linear, names
+
+
+Shapes: TypeAlias = "dict[str, tuple[int, ...]]"
+
+MATRIX: Shapes = {"w": (6, 8)}
+TURNED: Shapes = {"w": (8, 6)}
+BIASED: Shapes = {**MATRIX, "c": (6,)}
+
+SPELLINGS: dict[str, tuple[Any, Shapes, bool]] = {
+    "linear": (lambda m, x: F.linear(x, m.w), MATRIX, False),
+    "named": (lambda m, x: F.linear(input=x, weight=m.w, bias=m.c), BIASED, False),
+    "T": (lambda m, x: x @ m.w.T, MATRIX, False),
+    "t": (lambda m, x: torch.matmul(x, m.w.t()), MATRIX, False),
+    "transpose": (lambda m, x: x.matmul(m.w.transpose(0, 1)), MATRIX, False),
+    "turned": (lambda m, x: x @ m.w, TURNED, True),
+    "twice": (lambda m, x: x @ m.w.T.T, TURNED, True),
+    "turned-linear": (lambda m, x: F.linear(x, m.w.T), TURNED, True),
+    "cast": (lambda m, x: F.linear(x, m.w.to(torch.float32)), MATRIX, False),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_spelling(name: str) -> None:
+    function, shapes, transposed = SPELLINGS[name]
+    linear, names = only(Function(function, **shapes))
+    assert (linear.inside, linear.outside) == (8, 6)
+    assert linear.transposed is transposed
+    assert names[linear.anchor.weight] == "w"
+    assert (linear.anchor.bias is not None) is ("c" in shapes)
+    assert linear.anchor.x.op == "placeholder"
+    assert linear.anchor.y is linear.call
+
+
+def test_the_views_around_a_flat_product_belong_to_it() -> None:
+    linear, names = only(Conv1D(6, 8))
+    assert linear.transposed
+    assert linear.call.target is torch.addmm
+    assert linear.anchor.x.op == "placeholder"
+    assert list(linear.call.users) == [linear.anchor.y]
+    assert linear.anchor.bias is not None
+    assert names[linear.anchor.bias] == "bias"
+
+
+def test_a_flat_product_without_views_is_itself() -> None:
+    model = Function(lambda m, x: torch.addmm(m.c, x[0], m.w), w=(8, 6), c=(6,))
+    linear, _ = only(model)
+    assert linear.anchor.y is linear.call
+    assert linear.anchor.x is linear.call.args[1]
+
+
+OPAQUE: dict[str, tuple[Any, Shapes]] = {
+    "scaled": (lambda m, x: torch.addmm(m.c, x[0], m.w, alpha=2), TURNED | {"c": (6,)}),
+    "biased later": (lambda m, x: x @ m.w + m.c, TURNED | {"c": (6,)}),
+    "activation as bias": (lambda m, x: torch.addmm(x[1, :, :6], x[0], m.w), TURNED),
+    "left": (lambda m, x: m.w @ x.transpose(1, 2), MATRIX),
+    "stack": (lambda m, x: torch.bmm(x, m.w), {"w": (2, 8, 6)}),
+    "expert": (lambda m, x: F.linear(x, m.w[1]), {"w": (3, 6, 8)}),
+    "convolution": (lambda m, x: F.conv1d(x.mT, m.w), {"w": (6, 8, 3)}),
+}
+
+
+@pytest.mark.parametrize("name", OPAQUE)
+def test_a_product_that_is_no_linear(name: str) -> None:
+    function, shapes = OPAQUE[name]
+    found, names = products(Function(function, **shapes))
+    assert not found.linears
+    (parameters,) = found.opaque.values()
+    assert [names[p] for p in parameters] == ["w"]
+
+
+def test_products_of_activations_are_no_products() -> None:
+    found, _ = products(Function(lambda m, x: x @ x.mT * m.w, w=(5,)))
+    assert not found.linears
+    assert not found.opaque
+
+
+def test_a_table() -> None:
+    found, names = products(Function(lambda m, x: F.embedding(x.long(), m.w), w=(9, 4)))
+    (gather,) = found.gathers.values()
+    assert names[gather.weight] == "w"
+    assert gather.index.target == "long"
+
+
+def test_a_shared_matrix_is_used_twice() -> None:
+    found, _ = products(Function(lambda m, x: x @ m.w @ m.w, w=(8, 8)))
+    weights = {linear.anchor.weight for linear in found.linears.values()}
+    assert (len(found.linears), len(weights)) == (2, 1)
