@@ -57,7 +57,7 @@ def test_the_quickstart_says_why_a_spec_does_not_merge(
     assert quickstart.main([str(SPECS[0])]) == 0
     printed = capsys.readouterr().out
     assert SPECS[0].stem == "adapters"
-    assert "not merged: x passes through silu" in " ".join(printed.split())
+    assert "not merged: h passes through silu" in printed
     assert printed.count(" ok ") == 2
 
 
