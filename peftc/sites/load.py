@@ -210,6 +210,10 @@ def _build(
         # The constructors of models raise what they like on bad sizes.
         reason = _first_line(error)
         raise fail(errors.BadConfiguration(path=source.name, reason=reason)) from error
+    empty = [name for name, p in model.named_parameters() if p.numel() == 0]
+    if empty:
+        reason = f"a size is 0, so these are empty: {_list(empty)}"
+        raise fail(errors.BadConfiguration(path=source.name, reason=reason))
     return model
 
 

@@ -33,13 +33,31 @@ class RowFinder:
     known: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def rows(self, y: fx.Node, value: fx.Node) -> tuple[int, ...]:
-        """The channels (last axis) of `y` that `value` depends on, increasing."""
+        """The channels (last axis) of `y` that `value` depends on, increasing.
+
+        Empty if numbers in a tensor choose them: those are not known here.
+        """
         between = self.flow.between(y, value)
         way = sorted(between, key=self.flow.order.__getitem__)
+        if _is_chosen(y, way):
+            return ()
         structure = _structure(y, way)
         if structure not in self.known:
             self.known[structure] = _channels(y, way, value)
         return self.known[structure]
+
+
+def _is_chosen(y: fx.Node, way: list[fx.Node]) -> bool:
+    """Whether a tensor of integers from elsewhere enters."""
+    inside = {y, *way}
+    entering = (n for node in way for n in ops.inputs(node) if n not in inside)
+    tensors = (ops.tensor(n) for n in entering)
+    return any(t is not None and _is_integral(t.dtype) for t in tensors)
+
+
+def _is_integral(dtype: torch.dtype) -> bool:
+    is_real = dtype.is_floating_point or dtype.is_complex
+    return not is_real and dtype is not torch.bool
 
 
 def ranges(rows: tuple[int, ...]) -> Rows:

@@ -156,7 +156,8 @@ def _conflicts(slices: list[_Slice]) -> Iterator[Unresolved]:
     if len(set(numbers)) != len(numbers):
         yield Unresolved(site.weight, f"the same rows are {' and '.join(roles)}", roles)
     elif not all(s.rows for s in slices):
-        yield Unresolved(site.weight, "its uses take different rows", roles)
+        why = "its rows differ between uses, or numbers in a tensor choose them"
+        yield Unresolved(site.weight, why, roles)
 
 
 def _sliced(site: Site, rows: dict[str, tuple[int, ...]]) -> Site:

@@ -1,0 +1,182 @@
+"""Capturing a forward: one graph, nothing run, nothing kept, the model as it was."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+
+from peftc.diagnostics.core import PeftcError
+from peftc.sites.capture import capture, example_inputs, ties
+from peftc.sites.ops import name
+from tests.unit.sites.toys import WIDTH, Function, Layer, Model
+
+if TYPE_CHECKING:
+    from peftc.diagnostics.core import Diagnostic
+
+
+def only(error: pytest.ExceptionInfo[PeftcError]) -> Diagnostic:
+    (found,) = error.value.diagnostics
+    assert found.exit_code == 3
+    return found
+
+
+def state(model: nn.Module) -> list[Any]:
+    """Everything in a model that a capture could leave a trace in."""
+    return [
+        (name, sorted(module.__dict__), module.training, dict(module._forward_hooks))
+        for name, module in model.named_modules()
+    ]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_stays_as_it_was(training: bool) -> None:
+    model = Model(Layer()).train(training)
+    before = state(model)
+    tensors = {name: t.clone() for name, t in model.state_dict().items()}
+    capture(model)
+    assert state(model) == before
+    assert all(torch.equal(model.state_dict()[n], t) for n, t in tensors.items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_mode_is_in_the_graph() -> None:
+    drop = Model(nn.Dropout(0.5))
+    calls = [
+        next(n for n in capture(drop.train(mode)).graph.nodes if name(n) == "dropout")
+        for mode in (True, False)
+    ]
+    assert [call.args[2] for call in calls] == [True, False]
+
+
+def test_neither_graph_nor_tracer_keeps_the_parameters() -> None:
+    model = Model(Layer())
+    captured = capture(model)
+    parameter = weakref.ref(model.out.weight)
+    owner = weakref.ref(model)
+    del model
+    gc.collect()
+    assert (parameter(), owner()) == (None, None)
+    graph = weakref.ref(captured.module)
+    del captured
+    gc.collect()
+    assert graph() is None
+
+
+def test_a_failed_capture_keeps_nothing_either() -> None:
+    model = Model(Function(lambda m, x: x if x.sum() > 0 else -x))
+    owner = weakref.ref(model)
+    with pytest.raises(PeftcError) as error:
+        capture(model)
+    only(error)
+    del model, error
+    gc.collect()
+    assert owner() is None
+
+
+def alarm(x: torch.Tensor) -> torch.Tensor:
+    if not torch._subclasses.fake_tensor.is_fake(x):
+        raise AssertionError("the forward was run")
+    return x * 2
+
+
+torch._dynamo.allow_in_graph(alarm)
+
+
+def test_nothing_is_run() -> None:
+    captured = capture(Model(Function(lambda m, x: alarm(x))))
+    assert any(node.target is alarm for node in captured.graph.nodes)
+
+
+def test_names_are_by_identity() -> None:
+    model = Model(Layer(), Layer())
+    model.layers[1].feed = model.layers[0].feed
+    names = set(capture(model).names.values())
+    assert names == {name for name, _ in model.named_parameters()}
+
+
+def test_many_models_of_one_class_can_be_captured() -> None:
+    limit = torch._dynamo.config.recompile_limit
+    sizes = {
+        len(capture(Model(*(Layer() for _ in range(n % 3)))).names)
+        for n in range(limit + 2)
+    }
+    assert len(sizes) == 3
+
+
+def test_compiled_code_of_the_user_stays_compiled() -> None:
+    runs: list[int] = []
+
+    def backend(gm: torch.fx.GraphModule, _: object) -> Any:
+        runs.append(1)
+        return gm.forward
+
+    model = Model(Layer()).eval()
+    compiled = torch.compile(model, backend=backend)
+    tokens = torch.ones(2, 8, dtype=torch.long)
+    compiled(tokens)
+    capture(model)
+    compiled(tokens)
+    assert runs == [1]
+
+
+def test_a_graph_break_is_said() -> None:
+    """PEFT411."""
+    with pytest.raises(PeftcError) as error:
+        capture(Model(Function(lambda m, x: x if x.sum() > 0 else -x)))
+    found = only(error)
+    assert found.code == "PEFT411"
+    assert "Data-dependent" in str(found)
+
+
+def test_an_error_of_the_model_is_said() -> None:
+    def forward(m: Any, x: torch.Tensor) -> Any:
+        raise ValueError("no such input")
+
+    with pytest.raises(PeftcError) as error:
+        capture(Model(Function(forward)))
+    assert "no such input" in str(only(error))
+
+
+@pytest.mark.parametrize("how", ["config", "stance"])
+def test_without_a_compiler_nothing_is_run_either(how: str) -> None:
+    model = Model(Function(lambda m, x: alarm(x)))
+    if how == "stance":
+        with torch.compiler.set_stance("force_eager"):
+            assert capture(model).names
+        return
+    with (
+        torch._dynamo.config.patch(disable=True),
+        pytest.raises(PeftcError) as error,
+    ):
+        capture(model)
+    assert "switched off" in str(only(error))
+
+
+def test_only_text_models_have_example_inputs() -> None:
+    """PEFT410."""
+    model = Model(Layer())
+    model.main_input_name = "pixel_values"  # type: ignore[assignment]
+    with pytest.raises(PeftcError) as error:
+        example_inputs(model)
+    found = only(error)
+    assert found.code == "PEFT410"
+    assert "pixel_values" in str(found)
+
+
+def test_inputs_can_be_given() -> None:
+    captured = capture(nn.Linear(WIDTH, 3), {"input": torch.zeros(4, WIDTH)})
+    assert sorted(captured.names.values()) == ["bias", "weight"]
+
+
+def test_ties_are_in_the_order_of_the_model() -> None:
+    model = Model()
+    model.out.weight = model.table.weight
+    assert ties(model) == dict.fromkeys(
+        ("table.weight", "out.weight"), ("table.weight", "out.weight")
+    )
+    assert ties(Model()) == {}
