@@ -320,13 +320,20 @@ def _is_state(
 
 
 def _rest(reading: Reading, roles: Roles) -> None:
-    """Linears without a role, and products that are no linears."""
+    """Linears without a role, and matrices that are used in another way."""
+    products = reading.products
     told = {use.linear.call for use in roles.uses}
-    for node, linear in reading.products.linears.items():
+    for node, linear in products.linears.items():
         if node not in told:
             roles.uses.append(Use(linear, "", roles.place(node)))
-    for node, parameters in reading.products.opaque.items():
-        if not _stacks(node, reading):
-            why = "its product is not `W x + bias` in one operator"
-            for parameter in parameters:
+    said = {linear.anchor.weight for linear in products.linears.values()}
+    said |= {gather.weight for gather in products.gathers.values()}
+    for node, parameters in products.opaque.items():
+        for parameter in parameters:
+            if not _stacks(node, reading) and parameter not in said:
+                why = "its product is not `W x + bias` in one operator"
                 roles.miss(reading.names[parameter], why)
+        said.update(parameters)
+    for parameter, path in reading.names.items():
+        if parameter not in said and len(ops.shape(parameter)) > 1:
+            roles.miss(path, "it enters no product and no look-up that is known")

@@ -372,3 +372,12 @@ def test_two_matrices_of_one_module_and_role_are_said() -> None:
     found = told(Model(two))
     assert found.site("layers.0:").weight == "layers.0.v"
     assert "already names" in found.why["layers.0.w"]
+
+
+def test_a_matrix_that_enters_no_known_operator_is_said() -> None:
+    packed = nn.MultiheadAttention(WIDTH, 2)
+    model = Model(Function(lambda m, x: packed(x, x, x)[0] + m.w, w=(8, WIDTH)))
+    model.packed = packed
+    why = told(model).why
+    assert "no product" in why["layers.0.w"]
+    assert "no product" in why["packed.in_proj_weight"]
