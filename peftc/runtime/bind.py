@@ -19,7 +19,7 @@ import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from peftc.diagnostics.core import fail
+from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import MarkerMissing, MarkersDisagree, RanUnadapted
 from peftc.runtime.names import ROWS, rows_path, scattered, tensor_path
 
@@ -88,9 +88,17 @@ def marker(
         PeftcError: when run on anything but Dynamo's fake tensors.
     """
     if not all(isinstance(value, FakeTensor) for value in values):
-        why = "its forward was run, not the graph that peftc rewrote"
-        raise fail(RanUnadapted(why=why))
+        raise ran_unadapted()
     return torch.empty(0)
+
+
+def ran_unadapted() -> PeftcError:
+    """The error of a forward that runs where Dynamo should have captured it.
+
+    Fake tensors alone do not tell: `torch.export` runs Python on them.
+    """
+    why = "its forward was run, not the graph that peftc rewrote"
+    return fail(RanUnadapted(why=why))
 
 
 def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
@@ -104,6 +112,8 @@ def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
     owners = [model.get_submodule(owner) for owner in plan.owners]
 
     def peftc_forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_dynamo_compiling():
+            raise ran_unadapted()
         values = [getattr(module, name) for module, name in reads]
         modes = [owner.training for owner in owners]
         marker(signature, modes, *values)

@@ -28,9 +28,9 @@ from torch._dynamo.exc import (
 )
 
 from peftc.diagnostics.core import PeftcError, fail
-from peftc.diagnostics.runtime import NotOneGraph, TooManyGraphs
+from peftc.diagnostics.runtime import NotOneGraph, RanUnadapted, TooManyGraphs
 from peftc.runtime.backend import Backend, check_owners
-from peftc.runtime.bind import Forward, Layout, bound
+from peftc.runtime.bind import Forward, Layout, bound, ran_unadapted
 from peftc.runtime.tripwire import capturing, ours
 
 if TYPE_CHECKING:
@@ -94,8 +94,21 @@ class Entry:
             return self.original(*args, **kwargs)
         if _records_outputs(self.root, kwargs):
             _install_output_hooks(self.root)
-        with _translated(self.recipe.limit), _settings(self.recipe.limit), capturing():
-            return self._forward()(*args, **kwargs)
+        try:
+            with _capture(self.recipe.limit):
+                return self._forward()(*args, **kwargs)
+        except PeftcError as error:
+            self._forget_after(error)
+            raise
+
+    def _forget_after(self, error: PeftcError) -> None:
+        """Compile anew after a run that Dynamo did not capture.
+
+        It keeps a frame that it was told to skip once on its list of frames to skip.
+        """
+        if any(isinstance(one, RanUnadapted) for one in error.diagnostics):
+            with self._lock:
+                self._compiled = None
 
     def _forward(self) -> Forward:
         with self._lock:
@@ -112,6 +125,8 @@ class Entry:
         compiled: Forward = torch.compile(
             forward, fullgraph=True, dynamic=self.recipe.dynamic, backend=backend
         )
+        if compiled is forward:  # what torch.compile does where it may not compile
+            raise ran_unadapted()
         return compiled
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Entry:
@@ -145,7 +160,7 @@ class SubEntry(Entry):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the part: as part of a capture under way, or by its own."""
-        if torch.compiler.is_compiling() and ours():
+        if torch.compiler.is_dynamo_compiling() and ours():
             if self.previous is not None:
                 return self.previous(*args, **kwargs)
             # A bound method, as `original` makes one, cannot be captured.
@@ -174,6 +189,13 @@ def _settings(limit: int) -> Any:
         fail_on_recompile_limit_hit=True,
         suppress_errors=False,
     )
+
+
+@contextmanager
+def _capture(limit: int) -> Iterator[None]:
+    """Around a call that may capture: our settings, our mark, our errors."""
+    with _translated(limit), _settings(limit), capturing():
+        yield
 
 
 @contextmanager

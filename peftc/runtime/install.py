@@ -66,10 +66,10 @@ def install(
     adapter, any_base = options.get("adapter"), options.get("any_base", False)
     if adapter is not None:
         adapters.check(adapter, model, plan, any_base=any_base)
+    entries = _entries(model, recipe)
     attached = attach(model, plan, evaluations(model, plan))
     if adapter is not None:
         adapters.copy_into(model, adapter)
-    entries = _entries(model, recipe)
     handle = Handle(model, spec, attached, entries)
     handle.any_base = adapter is not None and (any_base or adapter.any_base)
     _take_over(model, handle)

@@ -89,7 +89,7 @@ class Tripwire:
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         """Pass in our capture and under `disabled()`, raise else."""
-        if torch.compiler.is_compiling() and ours():
+        if torch.compiler.is_dynamo_compiling() and ours():
             return
         _refuse_unless_bypassed(self.switch, self.module)
 

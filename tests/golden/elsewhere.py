@@ -2,6 +2,13 @@
 
 _LOAD = "tests/unit/sites/test_load.py::"
 _CAPTURE = "tests/unit/sites/test_capture.py::"
+_RUNTIME = "tests/numerics/runtime/"
+_RULES = _RUNTIME + "test_ten_rules.py::"
+_FILES = _RUNTIME + "test_adapter_files.py::"
+_PARAMETERS = _RUNTIME + "test_parameters.py::"
+_MERGE = _RUNTIME + "test_merge.py::"
+_ENTRY = _RUNTIME + "test_entry.py::"
+_BIND = _RUNTIME + "test_bind.py::"
 _REWRITE = "tests/unit/rewrite/test_check.py::"
 
 ELSEWHERE = {
@@ -33,4 +40,33 @@ ELSEWHERE = {
     "PEFT500": "tests/unit/rewrite/test_emit.py"
     "::test_separate_tokens_are_refused_where_there_are_none",
     "PEFT501": "tests/unit/rewrite/test_emit.py::test_an_unknown_function_is_refused",
+    "PEFT600": _RULES + "test_1_the_marker_refuses_real_tensors",
+    "PEFT601": _RULES + "test_4_calling_an_inner_model_is_refused",
+    "PEFT602": _RUNTIME
+    + "test_ten_rules.py::test_3_a_graph_without_a_marker_is_refused",
+    "PEFT603": _RULES + "test_3_a_replaced_module_is_refused",
+    "PEFT604": _ENTRY + "test_what_cannot_be_captured_is_said",
+    "PEFT605": _RUNTIME
+    + "test_ten_rules.py::test_5_too_many_graphs_of_one_model_is_an_error",
+    "PEFT606": _BIND + "test_markers_that_disagree_are_refused",
+    "PEFT607": _PARAMETERS + "test_an_unknown_backend",
+    "PEFT610": _PARAMETERS + "test_a_model_that_is_compiled_already",
+    "PEFT611": _PARAMETERS + "test_a_sharded_base",
+    "PEFT612": _PARAMETERS + "test_owners_that_cannot_take_a_child",
+    "PEFT613": _PARAMETERS + "test_a_missing_weight",
+    "PEFT614": _RUNTIME
+    + "test_parameters.py::test_a_shared_tensor_on_two_devices_is_refused",
+    "PEFT620": _FILES + "test_nothing_there",
+    "PEFT621": _FILES + "test_a_truncated_file",
+    "PEFT622": _FILES + "test_a_file_with_other_content",
+    "PEFT623": _FILES + "test_a_file_with_other_content",
+    "PEFT624": _RUNTIME
+    + "test_adapter_files.py::test_what_is_not_finite_is_not_written",
+    "PEFT625": _FILES + "test_another_base_is_refused",
+    "PEFT626": _FILES + "test_another_plan_is_refused",
+    "PEFT627": _FILES + "test_a_full_disk_leaves_the_old_file",
+    "PEFT630": _RUNTIME
+    + "test_merge.py::test_what_cannot_merge_is_told_in_full_and_changes_nothing",
+    "PEFT631": _MERGE + "test_states_in_which_it_is_not_possible",
+    "PEFT632": _MERGE + "test_a_bias_is_created_and_taken_away",
 }

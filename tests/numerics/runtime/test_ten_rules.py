@@ -16,7 +16,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from peftc.diagnostics.core import PeftcError
 from peftc.passes import GRAPH_PIPELINE
 from peftc.pipeline import Manager, load
 from peftc.runtime.bind import layout, marker, read
@@ -83,6 +85,52 @@ def test_1_switched_off_compilation_is_refused() -> None:
     compiled(model)
     with torch._dynamo.config.patch(disable=True), refused("PEFT600"):
         logits(model)
+    logits(model)
+
+
+class Wrapped(nn.Module):
+    """Takes and gives a tensor, as tracers like it."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: torch.Tensor) -> Any:
+        return self.model(input_ids=ids, use_cache=False).logits
+
+
+TRACERS: dict[str, Callable[[nn.Module], Any]] = {
+    "export": lambda m: torch.export.export(m, (tokens(),), strict=False),
+    "strict export": lambda m: torch.export.export(m, (tokens(),), strict=True),
+    "trace": lambda m: torch.jit.trace(m, (tokens(),), check_trace=False),
+    "make_fx": lambda m: make_fx(m)(tokens()),
+    "fake make_fx": lambda m: make_fx(m, tracing_mode="fake")(tokens()),
+    "vmap": lambda m: torch.vmap(m)(tokens()[:, None]),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tracer", TRACERS)
+def test_1_other_tracers_are_refused_and_leave_no_mark(tracer: str) -> None:
+    base = small()
+    model = twin(base)
+    compiled(model)
+    with torch.no_grad(), pytest.raises((RuntimeError, PeftcError)):
+        TRACERS[tracer](Wrapped(model))
+    assert torch.equal(logits(model), adapted(model, base))
+
+
+def test_1_a_functional_call_uses_the_tensors_it_is_given() -> None:
+    base = small()
+    model = twin(base)
+    compiled(model)
+    doubled = {name: 2 * p.detach() for name, p in added(model)}
+    inputs = {"input_ids": tokens()}
+    with torch.no_grad():
+        found = torch.func.functional_call(model, doubled, (), inputs).logits
+        for _, parameter in added(model):
+            parameter.mul_(2)
+    assert torch.equal(found, adapted(model, base))
 
 
 # --- 2: no other capture looks inside ---------------------------------------------
