@@ -8,6 +8,7 @@ that the cheapest pairs are contracted first).  A factor that is a sum may also 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -374,24 +375,28 @@ def _without_scalars(factors: Sequence[Factor]) -> list[Factor]:
 
 
 def _few(factors: list[Factor], term: Term, measure: Measure) -> list[Factor]:
-    """At most MOST factors: the pair with the smallest product becomes one, if not."""
+    """At most MOST factors: of the first ones, the pair with the smallest product is
+    made one until they are."""
+    held = Counter(n for _, row in factors for n in set(row))
+    held.update(set(term.out))
     while len(factors) > MOST:
-        pairs = combinations(range(len(factors)), 2)
-        results = ((_kept_of(pair, factors, term), pair) for pair in pairs)
-        names, pair = min(
-            results, key=lambda r: (measure.elements(term.axes(r[0])), r[1])
+        pairs = combinations(range(MOST), 2)
+        results = ((_kept_of(factors[i], factors[j], held), i, j) for i, j in pairs)
+        names, i, j = min(
+            results, key=lambda r: (measure.elements(term.axes(r[0])), *r[1:])
         )
-        a, b = (factors[i] for i in pair)
-        factors = [f for i, f in enumerate(factors) if i not in pair]
-        factors.append((ir.ein([a[0], b[0]], [a[1], b[1]], names), names))
+        a, b = factors[i], factors[j]
+        held.subtract((*set(a[1]), *set(b[1])))
+        held.update(set(names))
+        factors[i] = (ir.ein([a[0], b[0]], [a[1], b[1]], names), names)
+        del factors[j]
     return factors
 
 
-def _kept_of(pair: tuple[int, int], factors: list[Factor], term: Term) -> Labels:
-    """The labels of the product of two factors."""
-    outside = {n for i, (_, row) in enumerate(factors) if i not in pair for n in row}
-    inside = dict.fromkeys(n for i in pair for n in factors[i][1])
-    return tuple(n for n in inside if n in outside or n in term.out)
+def _kept_of(a: Factor, b: Factor, held: Counter[int]) -> Labels:
+    """The labels of the product of two factors; `held` counts who carries a label."""
+    inside = dict.fromkeys((*a[1], *b[1]))
+    return tuple(n for n in inside if held[n] > (n in a[1]) + (n in b[1]))
 
 
 def _bits(subset: int) -> Iterator[int]:

@@ -26,13 +26,16 @@ from peftc.expr.places import TOKEN_AXES
 from peftc.expr.splits import Mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from peftc.expr.compose import Composed
     from peftc.expr.program import Program
 
 SMALL = 1 << 14
 """Elements up to which a sum in parameter space is not worth distributing."""
+
+DEEP = 100
+"""Operations inside one another, above which sums are simply built."""
 
 SPREAD_TERMS, SPREAD_FACTORS = 16, 7
 """Distribution is not tried if it makes more than these."""
@@ -73,11 +76,24 @@ class Planner:
 
     def plan(self, roots: list[Node]) -> list[Node]:
         """The roots, ordered; shared parts are computed once."""
-        for node in ir.walk(*roots):  # inner ones first, to keep recursion shallow
-            if isinstance(node, (Map, Call)):
+        nodes = ir.walk(*roots)
+        deep = _depth(nodes) > DEEP
+        for node in nodes:  # inner ones first, to keep recursion shallow
+            if isinstance(node, (Map, Call)) or self._is_whole_sum(node, deep):
                 self.lower(node)
         ordered = [self.lower(root) for root in roots]
         return self.linear.reuse(ordered) if self.linear else ordered
+
+    def _is_whole_sum(self, node: Node, deep: bool) -> bool:
+        """Whether a node is a sum that is made wherever it is used.
+
+        Sums of activations are; those in parameter space only where they are nested so
+        deep that asking how to use each in the others' products would take too long.
+        """
+        if not isinstance(node, Add) or not (deep or has_tokens(node)):
+            return False
+        together, apart = self._cut(node, spread=False), self._cut(node, spread=True)
+        return together and (apart or deep)
 
     # --- what stays whole ---------------------------------------------------------
 
@@ -132,7 +148,7 @@ class Planner:
         """The cheaper of both ways to treat sums in products, with its seconds."""
         together = self.terms(node, spread=False)
         cost = self._cost(together)
-        if not any(map(_holds_sum, together)):
+        if not self.measure.training or not any(map(_holds_sum, together)):
             return cost, together
         apart = self.terms(node, spread=True)
         most = max((len(term.factors) for term in apart), default=0)
@@ -182,7 +198,6 @@ class Planner:
             return ir.rebuild(node, [self.lower(operand) for operand in node.operands])
         if isinstance(node, View):
             return ir.view(self.lower(node.operands[0]), node.axes)
-        self._quotes.clear()
         terms = sorted(self._choose(node)[1], key=lambda term: len(term.factors))
         if not terms:
             return ir.literal(0, node.axes)
@@ -199,6 +214,13 @@ class Planner:
     def is_settled(self, node: Node) -> bool:
         """Whether a node is computed."""
         return node in self._done
+
+
+def _depth(nodes: Sequence[Node]) -> int:
+    depth: dict[Node, int] = {}
+    for node in nodes:
+        depth[node] = 1 + max((depth[o] for o in node.operands), default=0)
+    return max(depth.values())
 
 
 def _holds_sum(term: Term) -> bool:

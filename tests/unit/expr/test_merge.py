@@ -114,6 +114,11 @@ def test_several_methods_merge_together() -> None:
     assert merge(stack(("bitfit", "oft", "ia3", "lora"))) == merged
 
 
+@pytest.mark.parametrize("name", ["lora", "ssf", "ia3_in"])
+def test_a_hundred_methods_merge(name: str) -> None:
+    assert isinstance(merge(stack([name] * 100)), Merged)
+
+
 def test_an_affine_edge_merges_into_its_linear() -> None:
     merged = of_body("param g[hidden] = 1, s[hidden] = 0 h' = g * h + s", "hidden")
     assert isinstance(merged, Merged)

@@ -294,6 +294,15 @@ def _seconds(composed: Composed, target: str, env: dict[str, int]) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.parametrize("name", ["lora", "ssf", "ia3", "ia3_in", "adapter", "oft"])
+def test_a_hundred_methods_at_one_site(name: str) -> None:
+    """Nothing grows with the power of their number, nor recurs as deep."""
+    site = stack([name] * 100)
+    composed = site.composed(True)
+    (target,) = composed.outputs
+    assert _seconds(composed, target, dict(site.env)) < 10
+
+
 DETERMINED = """
 from tests.equations import stack
 from peftc.expr.order import order
