@@ -14,6 +14,7 @@ from torch import nn
 
 from peftc.diagnostics.artefact import OtherBase, OtherPlan, UnknownFormat
 from peftc.diagnostics.core import PeftcError, fail
+from peftc.diagnostics.runtime import WrongState
 from peftc.plan.parse import parse_plan
 from peftc.plan.print import plan_hash, plan_text
 from peftc.runtime.essence import difference
@@ -54,7 +55,9 @@ def expected(model: nn.Module, plan: Plan) -> Mapping[str, Expected]:
 
 def save(handle: Handle, folder: Path) -> Path:
     """Write the handle's adapter."""
-    plan = handle.plan
+    plan, found = handle.plan, tensors(handle.model, handle.plan)
+    if any(tensor.is_meta for tensor in found.values()):
+        raise fail(WrongState(what="a model on the meta device has nothing to save"))
     adapter = Adapter(
         folder,
         spec=handle.spec,
@@ -64,7 +67,7 @@ def save(handle: Handle, folder: Path) -> Path:
         seed=plan.seed,
         version=version("peftc"),
         any_base=handle.any_base,
-        tensors=tensors(handle.model, plan),
+        tensors=found,
     )
     return write_adapter(folder, adapter)
 

@@ -49,6 +49,7 @@ class Handle:
         self.own: dict[str, Any] = {}
         """What the instance had of its own before, of what it was given."""
         self.merged: merge.Merged | None = None
+        self.removed = False
 
     @property
     def recipe(self) -> Recipe:
@@ -90,7 +91,7 @@ class Handle:
         A model that has not run yet is captured once, on tokens of its own making.
         """
         if not self.captures.texts:
-            self._require(not self.merged, "a merged model has no rewritten graph")
+            self._require_apart()
             run_once(self.model)
         return "\n".join(self.captures.texts)
 
@@ -124,9 +125,11 @@ class Handle:
 
     def remove(self) -> None:
         """Give the base model back as it was before compiling, bit for bit."""
+        self._require_present()
         if self.merged:
             self.unmerge()
         removal.remove(self)
+        self.removed = True
 
     # --- files -----------------------------------------------------------------------
 
@@ -136,7 +139,7 @@ class Handle:
         Raises:
             PeftcError: PEFT624, PEFT627, or PEFT631 while merged.
         """
-        self._require(not self.merged, "the model is merged", "call `unmerge()` first")
+        self._require_apart()
         return adapters.save(self, Path(folder))
 
     def load(self, folder: str | Path, *, any_base: bool = False) -> None:
@@ -145,7 +148,7 @@ class Handle:
         Raises:
             PeftcError: PEFT620 to PEFT626; nothing is changed then.
         """
-        self._require(not self.merged, "the model is merged", "call `unmerge()` first")
+        self._require_apart()
         self.take(read_adapter(Path(folder)), any_base=any_base)
 
     def take(self, adapter: Adapter, *, any_base: bool = False) -> None:
@@ -162,6 +165,7 @@ class Handle:
         Raises:
             PeftcError: PEFT630 with every reason; nothing is changed then.
         """
+        self._require_present()
         self._require(not self.merged, "the model is merged already")
         self.merged = merge.merge(self.model, self.plan)
         self.switch.off = True
@@ -174,6 +178,14 @@ class Handle:
         merge.unmerge(self.model, merged)
         self.merged = None
         self.switch.off = False
+
+    def _require_present(self) -> None:
+        self._require(not self.removed, "the methods were removed from the model")
+
+    def _require_apart(self) -> None:
+        """The methods are in the model, and not in its weights."""
+        self._require_present()
+        self._require(not self.merged, "the model is merged", "call `unmerge()` first")
 
     def _require(self, condition: bool, what: str, hint: str = "") -> None:
         if not condition:

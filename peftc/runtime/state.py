@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "adapter.safetensors"
+LARGEST_FILE = 16 * 2**30
+"""Bytes that are read into memory at most, before anything in a file is known."""
 FORMAT = "peftc-adapter"
 FORMAT_VERSION = "1"
 
@@ -145,8 +147,12 @@ def _content(path: Path) -> bytes:
         problem = error.strerror or "cannot be opened"
         raise fail(NoAdapter(path=str(path), problem=problem)) from None
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
             raise fail(NoAdapter(path=str(path), problem="is not a regular file"))
+        if facts.st_size > LARGEST_FILE:
+            problem = f"{facts.st_size:,} bytes are too many for an adapter"
+            raise fail(NoAdapter(path=str(path), problem=problem))
         with open(handle, "rb", closefd=False) as file:
             return file.read()
     finally:

@@ -195,6 +195,12 @@ def test_what_is_no_regular_file(base: Any, written: Path, tmp_path: Path) -> No
         refuse(base, folder, "PEFT620")
 
 
+def test_an_absurdly_large_file_is_not_read(base: Any, tmp_path: Path) -> None:
+    with open(tmp_path / FILE, "wb") as file:
+        file.truncate(2**40)
+    refuse(base, tmp_path, "PEFT620")
+
+
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 100, -1])
 def test_a_truncated_file(base: Any, written: Path, tmp_path: Path, size: int) -> None:
     (tmp_path / FILE).write_bytes((written / FILE).read_bytes()[:size])
@@ -299,6 +305,15 @@ def test_what_is_not_finite_is_not_written(
         with torch.no_grad():
             parameter.copy_(kept)
     assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_a_model_without_values_is_not_written(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = llama(layers=1)
+    compile(model, SPEC)
+    with refused("PEFT631"):
+        model.peftc.save(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_full_disk_leaves_the_old_file(

@@ -231,6 +231,22 @@ def test_states_in_which_it_is_not_possible(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+def test_a_handle_whose_methods_were_removed(tmp_path: Path) -> None:
+    model = trained(llama(layers=1), "lora(q, r=2)")
+    handle = model.peftc
+    handle.remove()
+    for action in (
+        handle.remove,
+        handle.merge,
+        handle.unmerge,
+        handle.graph,
+        lambda: handle.save(tmp_path),
+        lambda: handle.load(tmp_path),
+    ):
+        with refused("PEFT631"):
+            action()
+
+
 def test_removing_a_merged_model_gives_the_base_back() -> None:
     base = llama(layers=1)
     before = snapshot(base)
