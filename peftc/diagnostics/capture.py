@@ -242,7 +242,12 @@ class CaptureFailed(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class NoSites(Diagnostic):
-    """The captured forward has no linear, edge, norm or table that could be adapted."""
+    """The captured forward has no linear, edge, norm or table that could be adapted.
+
+    Sites are found from what the forward computes with its parameters; this one
+    computes nothing that peftc knows how to rewrite.  Check that the model is the one
+    that was meant.
+    """
 
     code: ClassVar[str] = "PEFT412"
     title: ClassVar[str] = "the model has no sites"

@@ -134,7 +134,12 @@ class MarkersDisagree(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownBackend(Diagnostic):
-    """The rewritten graph can be run by `eager`, `aot_eager` or `inductor`."""
+    """The rewritten graph can be run by `eager`, `aot_eager` or `inductor`.
+
+    `eager` runs it as it stands and is the default; `aot_eager` traces forward and
+    backward first; `inductor` compiles both, which takes long once and needs a C++
+    compiler.
+    """
 
     code: ClassVar[str] = "PEFT607"
     title: ClassVar[str] = "unknown backend"

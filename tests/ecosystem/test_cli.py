@@ -114,13 +114,20 @@ def test_generate_with_and_without_an_adapter(artefact: Path) -> None:
     assert ok("generate", TINY, *options, "--adapter", str(artefact)).stdout == plain
     sampled = ok("generate", TINY, *options, "--sample", "--seed", "3").stdout
     assert sampled == ok("generate", TINY, *options, "--sample", "--seed", "3").stdout
-    assert peftc("generate", TINY, "hello").exit_code == 3
+
+
+def test_generate_needs_a_tokenizer() -> None:
+    result = peftc("generate", TINY, "hello")
+    assert result.exit_code == 3
+    assert "PEFT662" in result.stderr
 
 
 def test_fmt_is_canonical_and_checks(tmp_path: Path) -> None:
     file = tmp_path / "spec.peft"
     file.write_text("lora( q,v ,r = 8 ) # why\n")
-    assert peftc("fmt", "--check", str(file)).exit_code == 1
+    result = peftc("fmt", "--check", str(file))
+    assert result.exit_code == 1
+    assert "PEFT663" in result.stderr
     assert file.read_text() == "lora( q,v ,r = 8 ) # why\n"
     assert ok("fmt", "--stdout", str(file)).stdout == "lora(q, v, r=8)  # why\n"
     ok("fmt", str(file))
@@ -141,7 +148,9 @@ def test_explain_knows_codes_and_methods() -> None:
     assert "method lora(" in ok("explain", "lora").stdout
     assert "spec houlsby(" in ok("explain", "houlsby").stdout
     for topic in ("PEFT999", "loar"):
-        assert peftc("explain", topic).exit_code == 1
+        result = peftc("explain", topic)
+        assert result.exit_code == 1
+        assert "PEFT661" in result.stderr
 
 
 BAD = [
