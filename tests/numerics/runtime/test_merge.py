@@ -253,3 +253,16 @@ def test_removing_a_merged_model_gives_the_base_back() -> None:
     trained(base, "lora(q, r=2)").peftc.merge()
     base.peftc.remove()
     assert_same(snapshot(base), before)
+
+
+def test_an_initial_value_that_reads_the_base_sees_rows_and_orientation() -> None:
+    spec = """
+    method scaled() on linear { param m[out] = norm(W, in); y' = m * y }
+    scaled(k)
+    """
+    model = gpt2()
+    weight = model.transformer.h[0].attn.c_attn.weight.detach().clone()
+    compile(model, spec)
+    (magnitude,) = (p for _, p in added(model))
+    assert weight.shape == (32, 96)
+    torch.testing.assert_close(magnitude.detach(), weight[:, 32:64].norm(dim=0))
