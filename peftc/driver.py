@@ -117,8 +117,11 @@ def install_plan(
     **options: Any,
 ) -> Handle:
     """Install a finished plan, new or read from an adapter."""
+    import torch
+
     from peftc.runtime.install import install
 
     guard: Guard = Reproducer(spec, plan.model.architecture).around
     manager = Manager(load(GRAPH_PIPELINE), watch, guard=guard)
-    return install(model, plan, spec, manager, **options)
+    with torch.inference_mode(False):  # parameters made inside could never be trained
+        return install(model, plan, spec, manager, **options)

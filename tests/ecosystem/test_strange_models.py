@@ -101,3 +101,15 @@ def test_the_same_seed_gives_a_site_the_same_start_whatever_else_there_is() -> N
     assert not torch.equal(first, other.get_parameter(name))
     lower = "model.layers.0.self_attn.q_proj.peftc.q.lora.A"
     assert not torch.equal(first, alone.get_parameter(lower))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_compiled_without_gradients_it_trains_with_them(mode: Any, family: str) -> None:
+    network = model(family)
+    with mode():
+        peftc.compile(network, "lora(q, v, r=2) + ia3(k)")
+        network(tokens())
+    network(tokens()).logits.square().mean().backward()
+    trained = [p for p in network.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in trained)
