@@ -32,7 +32,6 @@ LAYERS = (
     ("sites", "rewrite"),
     ("graph-pass",),
     ("runtime",),
-    ("training",),
     ("reproducer",),
     ("driver",),
     ("api", ""),

@@ -1,1 +1,0 @@
-"""What happens around the forward while training."""
