@@ -104,7 +104,7 @@ class OtherBase(Diagnostic):
     title: ClassVar[str] = "the adapter was made on another base"
     label: ClassVar[str] = "{problem}"
     help: ClassVar[str] = "`any_base=True` loads it all the same"
-    exit_code: ClassVar[int] = 4
+    exit_code: ClassVar[int] = 3
     problem: str
 
 
@@ -120,7 +120,7 @@ class OtherPlan(Diagnostic):
     title: ClassVar[str] = "the adapter was made with another plan"
     label: ClassVar[str] = "{problem}"
     help: ClassVar[str] = "use `peftc.load(model, folder)` on the bare base"
-    exit_code: ClassVar[int] = 4
+    exit_code: ClassVar[int] = 3
     problem: str
 
 

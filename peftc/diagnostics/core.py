@@ -66,7 +66,10 @@ class PeftcError(Exception):
         super().__init__(self.diagnostics)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.diagnostics))
+        """What a traceback ends in: the diagnostics as the command line shows them."""
+        from peftc.diagnostics.render import render_all
+
+        return "\n" + render_all(self.diagnostics)
 
     @property
     def exit_code(self) -> int:

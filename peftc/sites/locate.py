@@ -246,7 +246,8 @@ def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> F
     first = edges[0]
     place = _common(edge.place for edge in edges)
     linear = reading.products.linears.get(first.source)
-    is_output = linear is not None and _is_output(first.h, linear)
+    made = linear if linear is not None and _is_output(first.h, linear) else None
+    bias = made.anchor.bias if made else None
     site = Site(
         key=key,
         role=first.role,
@@ -257,7 +258,9 @@ def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> F
         layer=place.layer,
         stack=place.stack,
         cross=place.cross,
-        weight=_source_path(first, reading, paths) if is_output else "",
+        weight=_source_path(first, reading, paths) if made else "",
+        bias="" if bias is None else paths.all(bias)[0],
+        transposed=made is not None and made.transposed,
         post_norm=first.norm is not None,
         tap=all(edge.u is not None for edge in edges),
         calls=len(edges),

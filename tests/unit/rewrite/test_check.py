@@ -94,9 +94,9 @@ def low(**at: Any) -> tuple[Case, Capture, Plan]:
 def test_a_used_weight_without_a_site_is_refused() -> None:
     """PEFT430, naming what uses the weight."""
     case, _, whole = low()
-    with pytest.raises(PeftcError, match=r"PEFT430.*`linear`"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT430.*`linear`"):
         check_located(whole, {}, case.used)
-    with pytest.raises(PeftcError, match=r"PEFT430.*`linear`"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT430.*`linear`"):
         check_located(whole, {Q.key: Located(Q, ())}, case.used)
 
 
@@ -108,7 +108,7 @@ def test_a_use_that_is_not_the_sites_is_refused() -> None:
             torch.matmul, (case.end.args[0][0], case.used["lin.weight"])
         )
         case.end.args = ((product,),)
-    with pytest.raises(PeftcError, match=r"PEFT430.*`matmul`"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT430.*`matmul`"):
         check_located(whole, capture.located, case.used)
 
 
@@ -169,7 +169,7 @@ def test_an_edge_that_was_undone_is_found() -> None:
 def test_a_located_site_that_was_not_rewritten_is_found() -> None:
     """PEFT432, with how often it was and should have been."""
     _, capture, whole = low()
-    with pytest.raises(PeftcError, match=r"PEFT432.*0 times, not 2"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT432.*0 times, not 2"):
         check_rewritten(capture, whole)
 
 
@@ -180,7 +180,7 @@ def test_a_reader_of_a_replaced_value_is_found() -> None:
     old = capture.edits[0].old
     with case.graph.inserting_before(case.end):
         case.end.args = ((case.graph.call_function(torch.neg, (old,)),),)
-    with pytest.raises(PeftcError, match=r"PEFT433.*neg reads y"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT433.*neg reads y"):
         check_rewritten(capture, whole)
 
 
@@ -190,7 +190,7 @@ def test_a_tensor_that_nothing_reads_is_found() -> None:
     run(capture, whole)
     tensors = capture.tensors[Q.key]
     tensors["B"].replace_all_uses_with(tensors["A"])
-    with pytest.raises(PeftcError, match=r"PEFT434.*`B`"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT434.*`B`"):
         check_rewritten(capture, whole)
 
 
@@ -201,10 +201,10 @@ def test_an_edge_without_a_tap_has_no_u() -> None:
     anchors = {FFN: [HiddenAnchor(h, next(iter(h.users)))]}
     tensors = case.add(D=(R, N), b=(R,), U=(N, R))
     whole = plan(rewrite(FFN, bottleneck(N, R, "u")))
-    with pytest.raises(PeftcError, match=r"PEFT435.*`u`"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT435.*`u`"):
         run(case.capture(anchors, {FFN.key: tensors}), whole)
     del tensors["D"]
-    with pytest.raises(PeftcError, match=r"PEFT435.*`D`"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT435.*`D`"):
         run(
             case.capture(anchors, {FFN.key: tensors}),
             plan(rewrite(FFN, bottleneck(N, R))),
@@ -218,7 +218,7 @@ def test_rows_that_read_the_base_of_a_rewritten_matrix_are_refused() -> None:
     tensors = {Q.key: case.add(A=(R, N), B=(N, R)), k.key: case.add(l=(N,))}
     capture = case.capture({Q: case.uses, k: case.uses}, tensors)
     whole = plan(rewrite(Q, low_rank(N, N, R)), rewrite(k, input_scaling(2, N)))
-    with pytest.raises(PeftcError, match=r"PEFT436.*lin:k.*lin:q.*base"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT436.*lin:k.*lin:q.*base"):
         run(capture, whole)
 
 
@@ -233,7 +233,7 @@ def test_what_cannot_run_twice_is_refused() -> None:
     (use,) = case.uses
     changed = type(use)(use.call, use.x, next(iter(use.y.users)), use.weight, None)
     capture = case.capture({Q: [changed]}, {Q.key: case.add(l=(N,))})
-    with pytest.raises(PeftcError, match=r"PEFT437.*`sigmoid_`"):
+    with pytest.raises(PeftcError, match=r"(?s)PEFT437.*`sigmoid_`"):
         run(capture, plan(rewrite(Q, input_scaling(N, N))))
 
 

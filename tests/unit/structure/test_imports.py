@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAYERS = (
-    ("diagnostics.core", "syntax.source", "methods", "grammar", "files"),
+    ("diagnostics.core", "diagnostics.render", "syntax.source", "files"),
+    ("methods", "grammar"),
     ("diagnostics", "syntax"),
     ("view",),
     ("expr",),
