@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from peftc.syntax.read import MAX_BYTES, decode, read_source
 from peftc.syntax.walk import walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from peftc.diagnostics.core import Diagnostic
@@ -29,6 +31,19 @@ def errors(text: str) -> tuple[Diagnostic, ...]:
     with pytest.raises(PeftcError) as caught:
         parse_spec(text)
     return caught.value.diagnostics
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Leave what other tests keep alive out of what the parser's garbage costs.
+
+    In a process that holds torch and models, every collection that the parser sets off
+    walks all of that, and the clock would measure the other tests.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize(
