@@ -6,8 +6,8 @@ of a Markdown table on stdout.  Run it as `python benchmarks/bench_plan.py`.
 
 from __future__ import annotations
 
-import resource
 import time
+from pathlib import Path
 
 from transformers import LlamaConfig
 
@@ -27,8 +27,13 @@ CONFIG = LlamaConfig(
 
 
 def peak_mib() -> float:
-    """The most memory this process has held so far; Linux counts it in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory this process has held so far, on Linux.
+
+    `getrusage` would count what a parent process held when it started this one.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(peak) / 1024
 
 
 def main() -> None:
