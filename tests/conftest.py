@@ -21,6 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # The models are tiny and workers share the cores: threads would wait for threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if config.getoption("--update-golden") and os.environ.get("CI"):
         raise pytest.UsageError("golden files are not rewritten where CI is set")
 
