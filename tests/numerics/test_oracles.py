@@ -255,7 +255,9 @@ def g10_compiled_equals_the_eager_graph(case: Case) -> None:
     wanted = case.added
     for name, parameter in other.named_parameters():
         if parameter.requires_grad:
-            assert relative(parameter.grad, wanted[name].grad) < 1e-4, name
+            grad = wanted[name].grad
+            assert grad is not None
+            assert relative(parameter.grad, grad) < 1e-4, name
     eager.zero_grad()
 
 

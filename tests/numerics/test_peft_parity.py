@@ -36,7 +36,7 @@ IA3 = {"ia3_l.default": "ia3.l"}
 
 
 def lora(targets: list[str], **more: Any) -> LoraConfig:
-    facts = {"r": 4, "lora_alpha": 6, "target_modules": targets}
+    facts: dict[str, Any] = {"r": 4, "lora_alpha": 6, "target_modules": targets}
     return LoraConfig(**(facts | more))
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from peftc.diagnostics.core import PeftcError
 from peftc.driver import make_plan
-from peftc.plan.types import Plan
 from peftc.syntax.source import Source
 from tests.views import toy, with_biases
+
+if TYPE_CHECKING:
+    from peftc.plan.types import Plan
 
 TOY = toy()
 
