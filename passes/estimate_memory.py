@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from peftc.pipeline import Fact, plan_pass
-from peftc.plan.types import Memory, Plan
+from peftc.plan.types import DTYPE_BYTES, Memory, Plan
 
 BATCH, TOKENS = 8, 512
 ADAM_STATES = 2  # first and second moments, as torch.optim.AdamW keeps them
@@ -21,7 +22,7 @@ def estimate_memory(plan: Plan) -> Plan:
     guards: none.  Activations are those the added operations keep for backward, for a
     stated batch; what the base itself keeps depends on its attention and is not in it.
     """
-    width = 4 if plan.dtype == "auto" else SIZES[plan.dtype]
+    width = 4 if plan.dtype == "auto" else DTYPE_BYTES[plan.dtype]
     trainable = plan.trainable * width
     memory = Memory(
         batch=BATCH,
@@ -35,22 +36,12 @@ def estimate_memory(plan: Plan) -> Plan:
     return replace(plan, memory=memory)
 
 
-SIZES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
-
-
 def _kept(plan: Plan) -> int:
     """Scalars per token that the added operations save: the results of token steps."""
     return sum(
-        _prod(step.shape)
+        prod(step.shape)
         for rewrite in plan.rewrites
         for program in rewrite.programs
         for step in program.steps
         if step.tokens and step.op not in ("view", "add")
     )
-
-
-def _prod(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

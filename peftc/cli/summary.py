@@ -35,7 +35,8 @@ def _groups(rewrites: Sequence[Rewrite]) -> Iterable[list[Rewrite]]:
     """Rewrites alike in everything but the layer."""
     groups: dict[object, list[Rewrite]] = {}
     for rewrite in rewrites:
-        groups.setdefault(_row([rewrite])[:1] + _row([rewrite])[2:], []).append(rewrite)
+        role, _, *rest = _row([rewrite])
+        groups.setdefault((role, *rest), []).append(rewrite)
     return groups.values()
 
 

@@ -19,7 +19,14 @@ from peftc.expr.knobs import bind_knobs
 from peftc.expr.places import HIDDEN
 from peftc.expr.sizes import NotWhole, Size
 from peftc.plan.equations import equation_of, knob_sizes
-from peftc.plan.types import AddedTensor, Application, ModelFacts, Plan, Rewrite
+from peftc.plan.types import (
+    DTYPE_BYTES,
+    AddedTensor,
+    Application,
+    ModelFacts,
+    Plan,
+    Rewrite,
+)
 from peftc.syntax import ast
 from peftc.syntax.print import print_expr
 
@@ -30,16 +37,6 @@ if TYPE_CHECKING:
     from peftc.resolve.spec import Applied
     from peftc.syntax.source import Span
     from peftc.view import ModelView, Site
-
-
-DTYPE_BYTES = {
-    "float64": 8,
-    "float32": 4,
-    "bfloat16": 2,
-    "float16": 2,
-    "uint8": 1,
-    "int8": 1,
-}
 
 
 def build(
@@ -77,20 +74,18 @@ def _rewrites(spec: Sequence[Applied], view: ModelView) -> tuple[Rewrite, ...]:
             found += [_rewrite(site, at[site.key], groups)] if site.key in at else []
         except PeftcError as error:
             errors.absorb(error)
-    _once(errors).check()
+    _check_once(errors)
     return tuple(found)
 
 
-def _once(errors: Diagnostics) -> Diagnostics:
-    """The same trouble from the same text, at many sites, is one error."""
+def _check_once(errors: Diagnostics) -> None:
+    """Raise; the same trouble from the same text, at many sites, is one error."""
     kept: dict[object, Diagnostic] = {}
     for error in errors:
         tensor = error.tensor if isinstance(error, NotWholeAtSite) else ""
         kept.setdefault((type(error), error.span, tensor), error)
-    distinct = Diagnostics()
-    for error in kept.values():
-        distinct.add(error)
-    return distinct
+    if kept:
+        raise PeftcError(kept.values())
 
 
 def _groups(spec: Sequence[Applied]) -> Mapping[Span, str]:

@@ -7,12 +7,22 @@ Made by `plan.build`, refined by the plan passes, read by the rewriter and the r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from peftc.expr.program import Program
     from peftc.syntax.ast import Method
     from peftc.view import Site
+
+DTYPE_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "uint8": 1,
+    "int8": 1,
+}
 
 Knob: TypeAlias = int | float | str | bool
 
@@ -37,10 +47,7 @@ class AddedTensor:
     @property
     def count(self) -> int:
         """Number of scalars."""
-        total = 1
-        for size in self.shape:
-            total *= size
-        return total
+        return prod(self.shape)
 
 
 @dataclass(frozen=True)

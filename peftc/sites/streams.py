@@ -40,12 +40,6 @@ class Stream:
     layers: tuple[int, ...]
     stack: Stack = ""
 
-    @property
-    def last_of_layer(self) -> tuple[Addition, ...]:
-        """The last addition of each layer."""
-        ends = dict(zip(self.layers, self.additions, strict=True))
-        return tuple(ends.values())
-
 
 @dataclass(frozen=True)
 class Streams:
