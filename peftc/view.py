@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["linear", "hidden", "norm", "embedding"]
+Kind: TypeAlias = Literal["linear", "hidden", "norm", "embedding", "attention"]
 """What a method can rewrite: `linear` y = W x + bias over axes (in, out); `hidden` an
-activation edge over axis (hidden); `norm` gain g and offset c over (hidden)."""
+activation edge over axis (hidden); `norm` gain g and offset c over (hidden);
+`attention` the keys and values of one attention call, over axes (hidden, key, value)
+and with the numbers `heads` and `kv_heads`."""
 
 ROLES = (
-    *("q", "k", "v", "o", "up", "gate", "down"),
-    *("attn", "ffn", "block", "norm", "emb", "head", "router"),
+    *("q", "k", "v", "attention", "o", "up", "gate", "down"),
+    *("attn", "ffn", "block", "norm", "emb", "pos", "head", "router"),
     *("experts.up", "experts.gate", "experts.down"),
 )
 """Every role a site can have; "" is a linear whose role nothing in the graph tells."""
@@ -62,7 +64,10 @@ class Site:
     post_norm: bool = False
     """Hidden: the residual sum after the edge goes through a norm only (post-LN)."""
     tap: bool = False
-    """Hidden: the input of the sublayer was found, so equations may read `u`."""
+    """Hidden, attention: the input of the sublayer was found, so equations may read
+    `u`."""
+    causal: bool = False
+    """A token here sees no later token."""
     tied: str = ""
     """Path of another parameter that shares this weight's storage."""
     calls: int = 1
