@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from peftc.driver import compile_model, install_plan, make_plan, read_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from peftc.plan.types import Plan
@@ -26,6 +28,7 @@ def compile(
     seed: int = 0,
     dtype: str = "auto",
     backend: str = "eager",
+    inputs: Mapping[str, Any] | None = None,
 ) -> Model:
     """Compile a spec into a model.
 
@@ -37,6 +40,7 @@ def compile(
         dtype: of new tensors; `auto` is float32 for a base below float32, else the
             base's.
         backend: what runs the rewritten graph: `eager`, `aot_eager` or `inductor`.
+        inputs: example arguments of the forward; what is not given is made up.
 
     Returns:
         `model`, with its handle at `model.peftc`.
@@ -45,17 +49,26 @@ def compile(
         PeftcError: with diagnostics; the model is then as it was.
     """
     source = read_spec(spec)
-    compile_model(model, source, seed=seed, dtype=dtype, backend=backend)
+    options: dict[str, Any] = {"dtype": dtype, "backend": backend, "inputs": inputs}
+    compile_model(model, source, seed=seed, **options)
     return model
 
 
-def plan(spec: str | Path, model: Any, *, seed: int = 0, dtype: str = "auto") -> Plan:
+def plan(
+    spec: str | Path,
+    model: Any,
+    *,
+    seed: int = 0,
+    dtype: str = "auto",
+    inputs: Mapping[str, Any] | None = None,
+) -> Plan:
     """What a spec would do to a model; nothing is changed and no weights are needed.
 
     Args:
         spec: the text of a spec, or the path of a `.peft` file.
         model: a model, a transformers configuration, or the path of a folder or
-            config.json; the latter two are built on the meta device.
+            config.json; the latter two are built without weights.
+        inputs: example arguments of the forward; what is not given is made up.
 
     Raises:
         PeftcError: with diagnostics.
@@ -65,9 +78,8 @@ def plan(spec: str | Path, model: Any, *, seed: int = 0, dtype: str = "auto") ->
     from peftc.sites.view import model_view, view_from_config
 
     source = read_spec(spec)
-    view = (
-        model_view(model) if isinstance(model, nn.Module) else view_from_config(model)
-    )
+    is_model = isinstance(model, nn.Module)
+    view = (model_view if is_model else view_from_config)(model, inputs)
     return make_plan(source, view, seed=seed, dtype=dtype)
 
 

@@ -22,6 +22,8 @@ from peftc.syntax.read import read_source
 from peftc.syntax.source import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from peftc.plan.types import Plan
@@ -89,12 +91,14 @@ def compile_model(
     *,
     seed: int = 0,
     dtype: str = "auto",
+    inputs: Mapping[str, Any] | None = None,
     watch: Watcher | None = None,
     **options: Any,
 ) -> Handle:
     """Plan a spec for a model and install it; the model keeps its identity.
 
-    `options` go to `runtime.install` (backend, ...).
+    `inputs` are example arguments of the forward; `options` go to `runtime.install`
+    (backend, ...).
 
     Raises:
         PeftcError: the model is then as it was.
@@ -103,7 +107,7 @@ def compile_model(
     from peftc.sites.view import model_view
 
     check_model(model)
-    view = model_view(model)
+    view = model_view(model, inputs)
     plan = make_plan(source, view, seed=seed, dtype=dtype, watch=watch)
     return install_plan(model, plan, source.text, watch=watch, **options)
 

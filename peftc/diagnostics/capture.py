@@ -208,18 +208,32 @@ class ModelTooLarge(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class UnsupportedInput(Diagnostic):
-    """The model's main input is not token numbers.
+    """An input that the model needs cannot be made up.
 
-    Its forward is captured with example inputs, and those are made for text models
-    (`input_ids`) only.
+    The forward is captured with example inputs.  Tokens, images, sound and features of
+    it are made from what the configuration says of their sizes.  Give what is named,
+    as the forward takes it; its values do not matter, its sizes and dtype do.
+
+    Wrong:
+
+        peftc.compile(model, "lora(q, r=8)")
+
+    Right:
+
+        inputs = {"pixel_values": torch.zeros(2, 3, 64, 96)}
+        peftc.compile(model, "lora(q, r=8)", inputs=inputs)
     """
 
     code: ClassVar[str] = "PEFT410"
-    title: ClassVar[str] = "the model does not read text"
-    label: ClassVar[str] = "the main input of {architecture} is `{name}`"
+    title: ClassVar[str] = "an input that the model needs cannot be made up"
+    label: ClassVar[str] = "{architecture} needs {names}"
+    help: ClassVar[str] = (
+        "give it in Python: `peftc.compile(model, spec, inputs={{...}})`, or to "
+        "`peftc.plan`"
+    )
     exit_code: ClassVar[int] = 3
     architecture: str
-    name: str
+    names: str
 
 
 @dataclass(frozen=True, kw_only=True)

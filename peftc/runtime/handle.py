@@ -17,7 +17,7 @@ from peftc.diagnostics.runtime import WrongState
 from peftc.runtime import adapters, merge, removal
 from peftc.runtime.parameters import added
 from peftc.runtime.state import Adapter, read_adapter
-from peftc.sites.capture import example_inputs
+from peftc.sites.inputs import example_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,14 +85,15 @@ class Handle:
                 found.setdefault(method, {})[path] = self.model.get_parameter(path)
         return found
 
-    def graph(self) -> str:
+    def graph(self, inputs: Mapping[str, Any] | None = None) -> str:
         """The rewritten graphs as text, the latest last.
 
-        A model that has not run yet is captured once, on tokens of its own making.
+        A model that has not run yet is captured once, on `inputs` and, for arguments
+        that these lack, on made-up ones.
         """
         if not self.captures.texts:
             self._require_apart()
-            run_once(self.model)
+            run_once(self.model, inputs)
         return "\n".join(self.captures.texts)
 
     def report(self) -> dict[str, Any]:
@@ -196,10 +197,10 @@ class Handle:
         return f"<peftc: {len(self.plan.rewrites)} sites{state}>"
 
 
-def run_once(model: nn.Module) -> None:
-    """Run a model on made-up tokens, leaving the random state as it was."""
+def run_once(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> None:
+    """Run a model on made-up inputs, leaving the random state as it was."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model(**example_inputs(model))
+        model(**example_inputs(model, inputs))
 
 
 def _owner(applications: tuple[Application, ...], tensor: str) -> str:

@@ -8,7 +8,6 @@ reference to its parameters.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from dataclasses import dataclass
 from types import FunctionType
@@ -16,16 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftc.diagnostics.capture import CaptureFailed, UnsupportedInput
+from peftc.diagnostics.capture import CaptureFailed
 from peftc.diagnostics.core import fail
+from peftc.sites.inputs import example_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from torch import fx, nn
-
-BATCH, TOKENS, TARGETS = 2, 8, 6
-"""Example sizes.  All differ, so no axis is mistaken for another."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,12 @@ def capture(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Captur
     """Capture the forward of a model in the mode (training or not) it is in.
 
     Args:
-        inputs: keyword arguments of the forward; made up for text models if not given.
+        inputs: arguments of the forward; what is not given is made up.
 
     Raises:
-        PeftcError: the model reads no text, or its forward is not one graph.
+        PeftcError: an input cannot be made up, or the forward is not one graph.
     """
-    given = dict(inputs if inputs is not None else example_inputs(model))
+    given = example_inputs(model, inputs)
     keeper = _Keeper(model)
     try:
         _trace(model, given, keeper)
@@ -117,34 +114,6 @@ def _quiet_loggers() -> Any:
     from torch._dynamo import config
 
     return config.patch(ignore_logging_functions=methods)
-
-
-def example_inputs(model: nn.Module) -> dict[str, torch.Tensor | bool]:
-    """Inputs that lead a text model through its whole forward, on its device.
-
-    Raises:
-        PeftcError: the main input of the model is not token numbers.
-    """
-    main = getattr(model, "main_input_name", "input_ids")
-    if main != "input_ids":
-        name = type(model).__name__
-        raise fail(UnsupportedInput(architecture=name, name=main))
-    like = next(model.parameters(), None)
-    given: dict[str, torch.Tensor | bool] = {"input_ids": _tokens(TOKENS, like)}
-    accepted = inspect.signature(model.forward).parameters
-    if "use_cache" in accepted:
-        given["use_cache"] = False
-    config = getattr(model, "config", None)
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in accepted:
-        given["decoder_input_ids"] = _tokens(TARGETS, like)
-    return given
-
-
-def _tokens(count: int, like: torch.Tensor | None) -> torch.Tensor:
-    """Token numbers of the kind of a parameter: real, on the meta device, or fake."""
-    if like is None:
-        return torch.ones(BATCH, count, dtype=torch.long)
-    return like.new_ones((BATCH, count), dtype=torch.long)
 
 
 def _parameter_names(graph: fx.Graph, model: nn.Module) -> dict[fx.Node, str]:

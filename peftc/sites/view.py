@@ -24,7 +24,7 @@ from peftc.sites.rows import RowFinder, ranges
 from peftc.view import ModelView, ParameterFact, Unresolved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -40,25 +40,31 @@ _NOT_THE_MODEL = re.compile(
 tokens: trainers and loaders write them."""
 
 
-def view_from_config(source: str | Path | Any) -> ModelView:
+def view_from_config(
+    source: str | Path | Any, inputs: Mapping[str, Any] | None = None
+) -> ModelView:
     """The view of a model of which only the configuration is there.
 
     Args:
         source: a folder, a config.json, a hub name, or a configuration.
+        inputs: as of `model_view`.
 
     Raises:
         PeftcError: no such model, or its forward cannot be captured.
     """
-    return model_view(sketch(source))
+    return model_view(sketch(source), inputs)
 
 
-def model_view(model: nn.Module) -> ModelView:
+def model_view(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> ModelView:
     """Capture the forward of a model and find its sites.
+
+    Args:
+        inputs: arguments of the forward; what is not given is made up.
 
     Raises:
         PeftcError: the forward is not one graph, or there is nothing in it to adapt.
     """
-    captured = capture(model)
+    captured = capture(model, inputs)
     told = survey(captured.graph, captured.names, ties(model))
     name = type(model).__name__
     if not told.found:

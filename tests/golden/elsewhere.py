@@ -24,7 +24,7 @@ ELSEWHERE = {
     "PEFT406": _LOAD + "test_missing_weights",
     "PEFT407": _LOAD + "test_a_model_that_cannot_be_built",
     "PEFT408": _LOAD + "test_too_large",
-    "PEFT410": _CAPTURE + "test_only_text_models_have_example_inputs",
+    "PEFT410": "tests/unit/sites/test_inputs.py::test_what_cannot_be_made_up_is_named",
     "PEFT411": _CAPTURE + "test_a_graph_break_is_said",
     "PEFT412": "tests/unit/sites/test_view.py"
     "::test_a_model_without_products_has_no_sites",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from peftc.diagnostics.core import PeftcError
-from peftc.sites.capture import capture, example_inputs, ties
+from peftc.sites.capture import capture, ties
 from peftc.sites.ops import name
 from tests.unit.sites.toys import WIDTH, Function, Layer, Model
 
@@ -155,17 +155,6 @@ def test_without_a_compiler_nothing_is_run_either(how: str) -> None:
     ):
         capture(model)
     assert "switched off" in str(only(error))
-
-
-def test_only_text_models_have_example_inputs() -> None:
-    """PEFT410."""
-    model = Model(Layer())
-    model.main_input_name = "pixel_values"  # type: ignore[assignment]
-    with pytest.raises(PeftcError) as error:
-        example_inputs(model)
-    found = only(error)
-    assert found.code == "PEFT410"
-    assert "pixel_values" in str(found)
 
 
 def test_inputs_can_be_given() -> None:
