@@ -29,11 +29,11 @@ def config(family: str, attention: str = "") -> Any:
     return made
 
 
-def model(family: str, attention: str = "", device: str = "meta") -> Any:
+def model(family: str, attention: str = "", device: str = "") -> Any:
     """A model in evaluation mode, without weights unless on the CPU."""
     model_class = getattr(hf, CASES[family].model)
     torch.manual_seed(0)
-    with torch.device(device):
+    with torch.device(device or CASES[family].device):
         return model_class._from_config(config(family, attention)).eval()
 
 

@@ -45,6 +45,9 @@ class Case:
     """Tried in a quick run too, in one variant: for what takes little time."""
     notes: str = ""
     """For docs/models.md: what is special, what is not resolved and why."""
+    device: str = "meta"
+    """Where its forward can be traced without weights; some put tensors of their own on
+    the CPU."""
     inputs: Callable[[Any], dict[str, Any]] | None = None
     """Keyword arguments of the forward of a model, on its device, where token numbers
     alone will not do."""
