@@ -18,7 +18,6 @@ MODULES = (
     "definitions",
     "knobs",
     "equations",
-    "attention",
     "plan",
     "capture",
     "rewrite",

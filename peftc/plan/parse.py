@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PAIR = re.compile(r'([\w.]+)=("(?:[^"\\]|\\.)*"|\S+)')
 APPLY = re.compile(r"apply (\S+) (.*?) with(.*)")
 TENSOR = re.compile(r"(param|buffer) (\S+) \[([\d, ]*)\](.*?) ~ (.+)")
-PARTS = ("apply", "start", "merge", "program")
+PARTS = ("apply", "merge", "program")
 LARGEST = 64 * 1024 * 1024  # characters
 
 
@@ -159,8 +159,7 @@ def _rewrite(block: _Block) -> Rewrite:
     programs = tuple(
         parse_program(_flat(b.children)) for b in rest if b.text == "program"
     )
-    start = next((int(b.rest) for b in rest if b.head == "start"), 0)
-    return Rewrite(_site(block.rest, facts.text), applications, merge, programs, start)
+    return Rewrite(_site(block.rest, facts.text), applications, merge, programs)
 
 
 def _flat(blocks: list[_Block]) -> str:

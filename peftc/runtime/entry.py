@@ -32,6 +32,7 @@ from peftc.diagnostics.runtime import NotOneGraph, RanUnadapted, TooManyGraphs
 from peftc.runtime.backend import Backend, check_owners
 from peftc.runtime.bind import Forward, Layout, bound, ran_unadapted
 from peftc.runtime.tripwire import capturing, ours
+from peftc.sites.capture import plain_buffers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +120,7 @@ class Entry:
     def _compile(self) -> Forward:
         owners = {path: weakref.ref(owner) for path, owner in self.owners.items()}
         check_owners(self.root, owners)
+        plain_buffers(self.root)
         model = weakref.ref(self.root)
         backend = Backend(model, owners, self.layout, self.recipe, self.captures)
         forward = bound(self.original, self.root, self.layout)

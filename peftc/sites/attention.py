@@ -41,18 +41,12 @@ _WEIGHT_STEPS = (
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention: where its three inputs enter and its output leaves.
-
-    Spelt out, `scores` is the product of query and key, and `softmax` what it becomes;
-    the key is then as that product reads it, [..., head size, tokens].
-    """
+    """One attention: where its three inputs enter and its output leaves."""
 
     query: fx.Node
     key: fx.Node
     value: fx.Node
     out: fx.Node
-    scores: fx.Node | None = None
-    softmax: fx.Node | None = None
 
     @property
     def inputs(self) -> tuple[tuple[str, fx.Node], ...]:
@@ -94,8 +88,9 @@ def _spelt_out(softmax: fx.Node, products: Products) -> Attention | None:
     if scores is None or mixed is None:
         return None
     query, key = _factors(scores)
-    _, value = _factors(mixed)
-    return Attention(query, key, value, mixed, scores, softmax)
+    weights, value = _factors(mixed)
+    del weights
+    return Attention(query, key, value, mixed)
 
 
 def find_mixings(graph: fx.Graph, products: Products) -> frozenset[fx.Node]:

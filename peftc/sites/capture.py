@@ -2,7 +2,7 @@
 
 In: a model, on any device, the meta device included.  Out: `Captured`: the graph as
 Dynamo makes it and the parameter path of each parameter placeholder.  Nothing is
-executed, the model is left as it was, and neither the graph nor Dynamo keeps a
+executed, the model computes what it did, and neither the graph nor Dynamo keeps a
 reference to its parameters.
 """
 
@@ -78,6 +78,7 @@ def capture(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Captur
         PeftcError: an input cannot be made up, or the forward is not one graph.
     """
     given = example_inputs(model, inputs)
+    plain_buffers(model)
     keeper = _Keeper(model)
     try:
         _trace(model, given, keeper)
@@ -105,6 +106,16 @@ def _trace(model: nn.Module, given: dict[str, Any], keep: _Keeper) -> None:
     )
     with _quiet_loggers(), torch.compiler.set_stance("default"):
         torch.compile(fresh, backend=keep, fullgraph=True, dynamic=False)(**given)
+
+
+def plain_buffers(model: nn.Module) -> None:
+    """Take the mark of `nn.Buffer` off the registered buffers.
+
+    Dynamo cannot read it where a forward assigns a buffer anew.  All it says is how to
+    register a tensor, and these are registered; `model.to()` drops it as well.
+    """
+    for buffer in model.buffers():
+        vars(buffer).pop("_is_buffer", None)
 
 
 def _quiet_loggers() -> Any:

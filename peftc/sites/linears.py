@@ -1,9 +1,10 @@
 """Every use of a matrix parameter, whatever its spelling.
 
 In: a graph and the parameter paths of its placeholders.  Out: `Linear` for products
-`y = x W^T (+ bias)` with one two-dimensional parameter; `EmbeddingAnchor` for rows of a
-table; and, as `opaque`, products with parameters that are not of that form (stacked
-experts, convolutions, a bias added by a second operator).
+`y = x W^T (+ bias)` with one two-dimensional parameter, the bias being added by the
+same operator or the next; `EmbeddingAnchor` for rows of a table; and, as `opaque`,
+products with parameters that are not of that form (stacked experts, convolutions, a
+product that is read with and without a bias).
 """
 
 from __future__ import annotations
@@ -107,12 +108,15 @@ def _linear(node: fx.Node, names: Mapping[fx.Node, str]) -> Linear | None:
         return None
     if bias is not None and bias not in names:
         return None
-    if bias is None and _is_biased_later(node, names):
-        return None
     turned = _turns(matrix, weight) == reads_out_in
     flat = ops.name(node) in ("addmm", "mm")
     y = _unflattened(node) if flat else node
     source = _unflattened_input(x, y) if flat else x
+    biased = [] if bias else _biased_later(y, names)
+    if biased and len(y.users) > 1:
+        return None
+    if biased:
+        ((y, bias),) = biased
     return Linear(LinearAnchor(node, source, y, weight, bias), turned)
 
 
@@ -154,12 +158,13 @@ def _turns(matrix: fx.Node, weight: fx.Node) -> bool:
     return odd
 
 
-def _is_biased_later(node: fx.Node, names: Mapping[fx.Node, str]) -> bool:
-    """Whether a parameter is added to the product by the next operator."""
-    return any(
-        ops.name(user) == "add" and any(i in names for i in ops.inputs(user))
-        for user in node.users
-    )
+def _biased_later(
+    y: fx.Node, names: Mapping[fx.Node, str]
+) -> list[tuple[fx.Node, fx.Node]]:
+    """The sums in which a parameter [out] is added to a product, with the parameter."""
+    sums = (n for n in y.users if ops.name(n) == "add" and "alpha" not in n.kwargs)
+    pairs = ((add, n) for add in sums for n in ops.inputs(add) if n in names)
+    return [(add, n) for add, n in pairs if ops.shape(n) == ops.shape(y)[-1:]]
 
 
 def _unflattened(node: fx.Node) -> fx.Node:

@@ -5,7 +5,7 @@ its branches.
 
 An addition is `r + f(r)`: a tree of sums of one shape in which one leaf, `r`, leads to
 all the others through products with parameters.  The tree matters for parallel
-sublayers (`mlp + attn + r`).
+sublayers (`mlp + attn + r`, `dropout(mlp + attn) + r`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from peftc.sites.norms import Norm
 
 _SCALED = ops.TRANSPARENT | ops.SCALES
+_JOINT = ops.DROPOUTS | ops.CASTS
 
 
 @dataclass(frozen=True)
@@ -94,16 +95,27 @@ def find_additions(
 
 
 def _is_inner(node: fx.Node) -> bool:
-    """Whether the sum is read by one other sum only."""
-    return len(node.users) == 1 and ops.is_sum(next(iter(node.users)))
+    """Whether one other sum alone reads the value, dropped out before or not."""
+    if len(node.users) != 1:
+        return False
+    (reader,) = node.users
+    return ops.is_sum(reader) or (ops.name(reader) in _JOINT and _is_inner(reader))
+
+
+def _total(node: fx.Node) -> fx.Node:
+    """The sum that a value is, before what is done to the sum as a whole."""
+    while ops.name(node) in _JOINT and len(ops.inputs(node)[0].users) == 1:
+        (node,) = ops.inputs(node)
+    return node
 
 
 def leaves(node: fx.Node) -> Iterator[fx.Node]:
     """What a sum adds up, sums that only it reads taken apart; else the node itself."""
-    if not ops.is_sum(node):
+    total = _total(node)
+    if not ops.is_sum(total):
         yield node
         return
-    for operand in ops.operands(node):
+    for operand in ops.operands(total):
         if _is_inner(operand):
             yield from leaves(operand)
         else:
@@ -149,7 +161,7 @@ def _branches(
             if leaf in ways
         ]
         if base in parts or len(set(map(bool, inside))) > 1:
-            yield from _branches(operand, base, ways, attentions)
+            yield from _branches(_total(operand), base, ways, attentions)
         else:
             way = frozenset((operand,)).union(*(ways[leaf] for leaf in parts))
             yield Branch(operand, node, way, tuple(chain.from_iterable(inside)))

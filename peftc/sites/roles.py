@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from peftc.sites import ops
 from peftc.sites.feedforward import FeedForward, feed_forward
-from peftc.sites.heads import seen_heads
 from peftc.sites.residual import leaves
 from peftc.view import Unresolved
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from torch import fx
 
     from peftc.sites.attention import Attention
-    from peftc.sites.heads import Heads
     from peftc.sites.linears import Linear
     from peftc.sites.reading import Reading
     from peftc.sites.residual import Addition, Branch
@@ -72,23 +70,11 @@ class Edge:
     norm: fx.Node | None = None
 
 
-@dataclass(frozen=True)
-class Core:
-    """An attention between its linears: `owner` is the one that reads it."""
-
-    attention: Attention
-    heads: Heads
-    owner: Linear
-    place: Place
-    u: fx.Node | None = None
-
-
 @dataclass
 class Roles:
     """What was told; filled by `assign`."""
 
     uses: list[Use] = field(default_factory=list)
-    cores: list[Core] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     places: dict[fx.Node, Place] = field(default_factory=dict)
     unresolved: list[Unresolved] = field(default_factory=list)
@@ -133,9 +119,8 @@ def _branch(
     place = replace(place, cross=cross)
     roles.settle(branch.nodes, place)
     if branch.attentions:
-        u = _tap(addition, branch, reading)
         for attention in branch.attentions:
-            _attention(attention, place, reading, roles, u)
+            _attention(attention, place, reading, roles)
         role = "attn"
     else:
         role = _feed_forward(branch, place, reading, roles)
@@ -144,38 +129,16 @@ def _branch(
 
 
 def _attention(
-    attention: Attention,
-    place: Place,
-    reading: Reading,
-    roles: Roles,
-    u: fx.Node | None = None,
+    attention: Attention, place: Place, reading: Reading, roles: Roles
 ) -> None:
     for role, value in attention.inputs:
         _input(role, value, place, reading, roles)
     after = reading.flow.ahead(attention.out, reading.ends.__contains__)
     if len(after) == 1 and after[0] in reading.products.linears:
-        owner = reading.products.linears[after[0]]
-        roles.uses.append(Use(owner, "o", place))
-        _core(attention, owner, place, roles, u)
+        roles.uses.append(Use(reading.products.linears[after[0]], "o", place))
     else:
         why = f"{len(after)} products or sums read the attention first, not one linear"
-        roles.miss(f"o of {place}", why, "o", "attention")
-
-
-def _core(
-    attention: Attention,
-    owner: Linear,
-    place: Place,
-    roles: Roles,
-    u: fx.Node | None,
-) -> None:
-    """Note the attention itself, under the linear that reads it."""
-    heads = seen_heads(attention, ops.shape(owner.anchor.y)[0])
-    if heads is None:
-        why = "its heads are no axis of its products"
-        roles.miss(f"attention of {place}", why, "attention")
-    else:
-        roles.cores.append(Core(attention, heads, owner, place, u))
+        roles.miss(f"o of {place}", why, "o")
 
 
 def _input(

@@ -22,7 +22,7 @@ def described(view: ModelView) -> list[str]:
     """All that a view says of its sites, one line each, in its order."""
     lines = [f"{view.architecture} of {view.layers} layers"]
     lines += [" ".join(filter(None, words(site))) for site in view.sites]
-    lines += [f"? {u.what}: {' '.join(u.roles)}" for u in view.unresolved]
+    lines += [f"? {u.what}: {' '.join(u.roles)}".strip() for u in view.unresolved]
     return lines
 
 
@@ -31,14 +31,11 @@ def words(site: Site) -> Iterator[str]:
     layer = "" if site.layer is None else f"layers.{site.layer}."
     cross = "cross." if site.cross else ""
     yield f"{stack}{layer}{cross}{site.role or '-'}"
-    yield site.weight if site.kind not in ("hidden", "attention") else site.owner
+    yield site.owner if site.kind == "hidden" else site.weight
     yield sizes(site)
     if site.kind == "hidden":
         yield "output" if site.weight else ""
         yield "post-norm" if site.post_norm else ""
-        yield "tap" if site.tap else ""
-    elif site.kind == "attention":
-        yield "causal" if site.causal else ""
         yield "tap" if site.tap else ""
     elif site.kind != "embedding":
         yield "" if site.in_block else "outside"
@@ -56,9 +53,6 @@ def sizes(site: Site) -> str:
         return f"{site.size('in')} -> {site.size('out')}"
     if site.kind == "embedding":
         return f"{site.size('in')} x {site.size('hidden')}"
-    if site.kind == "attention":
-        heads = f"{site.size('heads')}/{site.size('kv_heads')}"
-        return f"heads {heads} key {site.size('key')} value {site.size('value')}"
     return str(site.size("hidden"))
 
 

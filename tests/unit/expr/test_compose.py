@@ -30,7 +30,6 @@ CLASSES = {
             "miss",
             "gated_lora",
             "unipelt_lora",
-            "pooled_lora",
             "mixture",
             "diffpruning",
             "fish",

@@ -13,7 +13,7 @@ from torch import nn
 from peftc.diagnostics.core import PeftcError
 from peftc.sites.capture import capture, ties
 from peftc.sites.ops import name
-from tests.unit.sites.toys import WIDTH, Function, Layer, Model
+from tests.unit.sites.toys import WIDTH, Function, Layer, Model, graph_of
 
 if TYPE_CHECKING:
     from peftc.diagnostics.core import Diagnostic
@@ -160,6 +160,27 @@ def test_without_a_compiler_nothing_is_run_either(how: str) -> None:
 def test_inputs_can_be_given() -> None:
     captured = capture(nn.Linear(WIDTH, 3), {"input": torch.zeros(4, WIDTH)})
     assert sorted(captured.names.values()) == ["bias", "weight"]
+
+
+class Moving(nn.Module):
+    """Assigns its buffer anew in its forward."""
+
+    table: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Buffer(torch.ones(WIDTH), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.table = self.table.to(x.dtype)
+        return x * self.table
+
+
+def test_a_buffer_may_be_assigned_anew() -> None:
+    model = Moving()
+    assert any(name(n) == "mul" for n in graph_of(model).graph.nodes)
+    assert not model.state_dict()
+    assert [path for path, _ in model.named_buffers()] == ["table"]
 
 
 def test_ties_are_in_the_order_of_the_model() -> None:

@@ -49,6 +49,20 @@ SPELLINGS: dict[str, tuple[Any, Shapes, bool]] = {
 }
 
 
+def add_in_place(x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    x += c
+    return x
+
+
+BIASED_LATER: dict[str, Any] = {
+    "+": lambda m, x: x @ m.w + m.c,
+    "left": lambda m, x: m.c + x @ m.w,
+    "+=": lambda m, x: add_in_place(x @ m.w, m.c),
+    "linear": lambda m, x: F.linear(x, m.w.T).add_(m.c),
+    "flat": lambda m, x: torch.mm(x.view(-1, 8), m.w).view(2, 5, 6) + m.c,
+}
+
+
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_a_spelling(name: str) -> None:
     function, shapes, transposed = SPELLINGS[name]
@@ -78,9 +92,34 @@ def test_a_flat_product_without_views_is_itself() -> None:
     assert linear.anchor.x is linear.call.args[1]
 
 
+@pytest.mark.parametrize("name", BIASED_LATER)
+def test_a_bias_that_the_next_operator_adds(name: str) -> None:
+    linear, names = only(Function(BIASED_LATER[name], w=(8, 6), c=(6,)))
+    assert linear.transposed
+    assert linear.anchor.bias is not None
+    assert names[linear.anchor.bias] == "c"
+    assert linear.anchor.bias in linear.anchor.y.all_input_nodes
+    assert linear.anchor.x.op == "placeholder"
+
+
+NO_BIAS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "positions": (lambda m, x: x @ m.w + m.c, (5, 6)),
+    "scaled": (lambda m, x: torch.add(x @ m.w, m.c, alpha=2), (6,)),
+    "behind an activation": (lambda m, x: torch.tanh(x @ m.w) + m.c, (6,)),
+}
+
+
+@pytest.mark.parametrize("name", NO_BIAS)
+def test_a_sum_that_is_no_bias(name: str) -> None:
+    function, shape = NO_BIAS[name]
+    linear, _ = only(Function(function, w=(8, 6), c=shape))
+    assert linear.anchor.bias is None
+    assert linear.anchor.y is linear.call
+
+
 OPAQUE: dict[str, tuple[Any, Shapes]] = {
     "scaled": (lambda m, x: torch.addmm(m.c, x[0], m.w, alpha=2), TURNED | {"c": (6,)}),
-    "biased later": (lambda m, x: x @ m.w + m.c, TURNED | {"c": (6,)}),
+    "with and without": (lambda m, x: (y := x @ m.w) * (y + m.c), TURNED | {"c": (6,)}),
     "activation as bias": (lambda m, x: torch.addmm(x[1, :, :6], x[0], m.w), TURNED),
     "left": (lambda m, x: m.w @ x.transpose(1, 2), MATRIX),
     "stack": (lambda m, x: torch.bmm(x, m.w), {"w": (2, 8, 6)}),

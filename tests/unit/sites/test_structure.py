@@ -34,6 +34,15 @@ class ParallelOneNorm(Layer):
         return x + self.attend(y) + self.feed(y)
 
 
+class ParallelDroppedOut(Layer):
+    """One dropout for both branches."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.norm(x)
+        both = self.attend(y) + self.feed(y)
+        return x + F.dropout(both, 0.1, self.training)
+
+
 class Scaled(Layer):
     def forward(self, x: torch.Tensor) -> Any:
         x = x * 0.9 + 0.5 * self.attend(self.norm(x))
@@ -72,7 +81,9 @@ def edges(model: nn.Module) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("layer", [Layer, Parallel, ParallelOneNorm])
+@pytest.mark.parametrize(
+    "layer", [Layer, Parallel, ParallelOneNorm, ParallelDroppedOut]
+)
 def test_each_branch_is_an_edge(layer: type[Layer]) -> None:
     assert edges(Model(layer(), layer())) == [
         "0.attn 0.attend.d output tap",
