@@ -12,6 +12,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 if TYPE_CHECKING:
@@ -63,18 +65,37 @@ def bert(**changes: Any) -> Any:
     return BertForSequenceClassification(BertConfig(**(facts | changes)))
 
 
-MODELS: dict[str, Callable[..., Any]] = {"llama": llama, "gpt2": gpt2, "bert": bert}
+def t5(**changes: Any) -> Any:
+    facts = {
+        "d_model": 64,
+        "d_kv": 16,
+        "d_ff": 96,
+        "num_layers": 2,
+        "num_heads": 4,
+        "vocab_size": 128,
+        "decoder_start_token_id": 0,
+    }
+    return T5ForConditionalGeneration(T5Config(**(facts | changes)))
+
+
+MODELS: dict[str, Callable[..., Any]] = {
+    "llama": llama,
+    "gpt2": gpt2,
+    "bert": bert,
+    "t5": t5,
+}
 
 
 def model(family: str, seed: int = 0, **changes: Any) -> Any:
     """A model in evaluation mode; biases and norms are random too, not 0 and 1."""
     torch.manual_seed(seed)
     made = MODELS[family](**changes).eval()
+    embeddings = [m.weight for m in made.modules() if isinstance(m, torch.nn.Embedding)]
     with torch.no_grad():
-        for name, parameter in made.named_parameters():
+        for parameter in made.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-            elif "emb" not in name and "wte" not in name and "wpe" not in name:
+            elif not any(parameter is one for one in embeddings):
                 parameter.mul_(3)
     return made
 
