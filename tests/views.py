@@ -56,11 +56,18 @@ def wide(path: str, kind: Kind, layer: int | None, **more: object) -> Site:
     return replace(site, **more)  # type: ignore[arg-type]
 
 
+def attention(path: str, layer: int | None, **more: object) -> Site:
+    sizes = (("hidden", 64), ("heads", 4), ("kv_heads", 2), ("key", 32), ("value", 32))
+    site = wide(path, "attention", layer, sizes=sizes, weight="", tap=True, causal=True)
+    return replace(site, **more)  # type: ignore[arg-type]
+
+
 def layer_sites(layer: int) -> Iterator[Site]:
     at = f"model.layers.{layer}."
     yield wide(f"{at}input_layernorm:norm", "norm", layer)
     for path, shape in SHAPES.items():
         yield linear(at + path, shape, layer)
+    yield attention(f"{at}self_attn.o_proj:attention", layer)
     yield wide(f"{at}self_attn.o_proj:attn", "hidden", layer)
     yield wide(f"{at}mlp.down_proj:ffn", "hidden", layer)
 
@@ -84,8 +91,21 @@ def with_biases(view: ModelView) -> ModelView:
     """The same with a bias at every linear and norm."""
     sites = tuple(
         site
-        if site.kind == "hidden"
+        if site.kind in ("hidden", "attention")
         else replace(site, bias=site.weight.replace("weight", "bias"))
         for site in view.sites
     )
     return replace(view, sites=sites)
+
+
+def without_taps(view: ModelView) -> ModelView:
+    """The same, no input of any sublayer known."""
+    sites = tuple(replace(site, tap=False) for site in view.sites)
+    return replace(view, sites=sites)
+
+
+def without_attention(view: ModelView) -> ModelView:
+    """The same, its attention calls not found."""
+    sites = tuple(site for site in view.sites if site.kind != "attention")
+    why = Unresolved("attention of layer 0", "no call was found", ("attention",))
+    return replace(view, sites=sites, unresolved=(why,))

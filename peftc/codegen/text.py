@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Attr: TypeAlias = float | int | str
 
-HEAD = re.compile(r"program (\w+)\((.*)\)( with b, t)?")
+HEAD = re.compile(r"program ([\w#]+)\((.*)\)( with b, t)?")
 VALUE = re.compile(r"([^\s\[\],]+)\[([^\]]*)\]")
 STEP = re.compile(r"(\S+?)\[([^\]]*)\] = (\w+)(?: (\w+))?\(([^;]*)(?:; (.*))?\)")
 ATTR = re.compile(r'"(?:[^"\\]|\\.)*"|[^",\s]+')

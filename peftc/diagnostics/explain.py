@@ -18,6 +18,7 @@ MODULES = (
     "definitions",
     "knobs",
     "equations",
+    "attention",
     "plan",
     "capture",
     "rewrite",

@@ -45,6 +45,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "linear": ("biased",),
     "hidden": (),
     "norm": ("biased",),
+    "attention": (),
 }
 """What `where` may ask of a site: a bias of a linear, an offset of a norm."""
 
@@ -263,8 +264,7 @@ def _body(check: _Check, clause: ast.Clause) -> None:
     types = {name: t.name for name, t in knob_types(check.method).items()}
     body = Body(symbolic(kind, types))
     body.scope.tensors |= dict.fromkeys(check.ambiguous)
-    for statement in clause.body:
-        body.take(statement)
+    body.read(clause)
     if not any(isinstance(s, ast.Rule) for s in clause.body):
         targets = ", ".join(f"`{t}'`" for t in TARGETS[kind])
         body.errors.add(NothingRewritten(span=header(clause.span), targets=targets))

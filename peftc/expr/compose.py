@@ -23,6 +23,7 @@ from peftc.expr import ir
 from peftc.expr.ir import Add, Call, Labels, Node, View
 from peftc.expr.normal import Term, flatten
 from peftc.expr.places import LINEAR, PLACES, linear_product, over_tokens
+from peftc.expr.rows import steps
 from peftc.expr.sizes import product
 from peftc.expr.splits import Mismatch
 
@@ -46,6 +47,9 @@ class Composed:
     `outputs` gives `y` of a linear, `h` of an edge, `g` and `c` of a norm, over the
     leaves of the place; of these, W, bias, x, h, ... are the base's.  A linear without
     bias has no leaf `bias`, and the leaf `y` does not occur: it is W x + bias.
+
+    Of an attention it gives the rows of each equation in order, `k` and `v`, `k#2` and
+    `v#2`, ..., as [b, t, rows, key]; `start` is by how much the first position moves.
     """
 
     kind: str
@@ -53,6 +57,7 @@ class Composed:
     declarations: tuple[Declaration, ...]
     losses: tuple[Node, ...]
     origins: Mapping[Node, Span]
+    start: int = 0
 
 
 def compose(kind: Kind, equations: Sequence[Equation], biased: bool) -> Composed:
@@ -68,6 +73,8 @@ def compose(kind: Kind, equations: Sequence[Equation], biased: bool) -> Composed
     ]
     if kind == "linear":
         outputs: Mapping[str, Node] = {"y": _Linear(rules, origins, absent).output()}
+    elif kind == "attention":
+        outputs = _apart(rules)
     else:
         outputs = _chain(kind, rules, origins, absent)
     return Composed(
@@ -80,6 +87,7 @@ def compose(kind: Kind, equations: Sequence[Equation], biased: bool) -> Composed
             for loss in equation.losses
         ),
         origins,
+        sum(steps(rule["start"]) for rule in rules if "start" in rule),
     )
 
 
@@ -123,6 +131,16 @@ def _chain(
         state |= new
         changed |= new
     return changed
+
+
+def _apart(rules: Sequence[Mapping[str, Node]]) -> dict[str, Node]:
+    """The rows of each rule under a name of their own."""
+    having = [rule for rule in rules if "k" in rule]
+    return {
+        name if number == 1 else f"{name}#{number}": rule[name]
+        for number, rule in enumerate(having, 1)
+        for name in ("k", "v")
+    }
 
 
 # --- classes of rules -------------------------------------------------------------

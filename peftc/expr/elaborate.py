@@ -29,9 +29,10 @@ from peftc.expr.compose import BASE, compose
 from peftc.expr.equation import Declaration, Equation, Initial
 from peftc.expr.ir import Leaf, add, leaf, literal, walk
 from peftc.expr.places import AXES, TARGETS
+from peftc.expr.rows import attention_rule, check_paired
 from peftc.expr.scope import TOKENS, Scope, Value, effective, kind_of
 from peftc.expr.sizes import Size, show
-from peftc.expr.spots import spot
+from peftc.expr.spots import header, spot
 from peftc.syntax import ast
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ def elaborate(
     scope = _at_site(kind, knobs, sizes, prefix)
     scope.wrapped = {n: partial(_after, e, kind) for n, e in wrapped.items()}
     body = Body(scope, prefix)
-    for statement in clause.body:
-        body.take(statement)
+    body.read(clause)
     body.errors.check()
     return body.equation([e for parts in wrapped.values() for e in parts])
 
@@ -160,11 +160,22 @@ class Body:
     ruled: dict[str, Span] = field(default_factory=dict)
     errors: Diagnostics = field(default_factory=Diagnostics)
 
+    def read(self, clause: ast.Clause) -> None:
+        """Read a whole clause."""
+        for statement in clause.body:
+            self.take(statement)
+        if self.scope.kind == "attention" and not len(self.errors):
+            check = partial(check_paired, self.scope.rules, header(clause.span))
+            self._attempt(check)
+
     def equation(self, inner: Sequence[Equation] = ()) -> Equation:
         """What the clause says, with the declarations of what it wraps."""
         rules = self.scope.rules
         if "y" in rules:
             rules = {"y": rules["y"]}
+        if self.scope.kind == "attention":  # what a wrapper does not rule stays
+            around = {t: r for one in inner for t, r in one.rules.items()}
+            rules = {**around, **rules}
         origins = dict(self.scope.origins)
         for equation in inner:
             origins = {**equation.origins, **origins}
@@ -279,6 +290,8 @@ class Body:
 
     def _right_side(self, rule: ast.Rule) -> Node:
         value = terms.evaluate(rule.value, self.scope)
+        if self.scope.kind == "attention":
+            return attention_rule(rule, value)
         wanted = self.scope.site[rule.target].axes
         if value.axes != wanted:
             turned = value.axes[::-1] == wanted

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftc.expr import ir
 from peftc.expr.cost import has_tokens
 from peftc.expr.ir import Add, Axes, Call, Ein, Eye, Leaf, Literal, Map, Node, View
-from peftc.expr.places import TOKEN_AXES
+from peftc.expr.places import REAL, ROW_TARGETS, TOKEN_AXES
 from peftc.expr.products import (
     LETTERS,
     Labelled,
@@ -62,9 +62,15 @@ class _Lowering:
     made: dict[Hashable, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.separate = any(map(separates, self.nodes))
+        self.separate = any(map(separates, self.nodes)) or self._is_varying_rows()
         self.names = _least_names(self.nodes)
         self.based = _based(self.nodes, self.target)
+
+    def _is_varying_rows(self) -> bool:
+        """Whether rows of an attention vary: over what, the reader has to know."""
+        if self.target.partition("#")[0] not in ROW_TARGETS:
+            return False
+        return any(isinstance(n, Leaf) and has_tokens(n) for n in self.nodes)
 
     def run(self, root: Node) -> Value:
         """Lower everything below `root`, in the order it is used."""
@@ -140,7 +146,8 @@ class _Lowering:
         leaves.sort(key=lambda n: (has_tokens(n) != tokens, n.kind != "param", n.name))
         if leaves and has_tokens(leaves[0]) >= tokens:
             return self._input(leaves[0])
-        return self._input(ir.leaf(self.target, "input", TOKEN_AXES))
+        rows = self.target.partition("#")[0] in ROW_TARGETS
+        return self._input(REAL if rows else ir.leaf(self.target, "input", TOKEN_AXES))
 
     def _constant(self, fn: str, attrs: tuple[float | str, ...], axes: Axes) -> Value:
         like, shape = self._like(tokens=False), feature_sizes(axes)

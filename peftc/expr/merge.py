@@ -60,6 +60,8 @@ def derive_merge(
     Raises:
         NotWhole: if a size is no positive whole number.
     """
+    if composed.kind == "attention":
+        return Refusal("queries attend to rows that no weight gives")
     if composed.kind == "norm":
         return _merge_norm(composed, env, bool(site.bias))
     target, source = ("y", "x") if composed.kind == "linear" else ("h", "h")

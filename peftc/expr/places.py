@@ -16,18 +16,26 @@ if TYPE_CHECKING:
 
 TOKEN_AXES = (Size.of("b"), Size.of("t"))
 
+REAL = leaf("real", "input", ("b", "t"))
+"""1 for the tokens of a sample, 0 for its padding."""
+
+TAP = leaf("u", "input", ("b", "t", "hidden"))
+"""What the sublayer reads."""
+
 LINEAR: Mapping[str, Leaf] = {
     "W": leaf("W", "weight", ("out", "in")),
     "bias": leaf("bias", "weight", ("out",)),
     "x": leaf("x", "input", ("b", "t", "in")),
     "y": leaf("y", "input", ("b", "t", "out")),
+    "real": REAL,
 }
 """`y` is W x + bias."""
 
 HIDDEN: Mapping[str, Leaf] = {
     "h": leaf("h", "input", ("b", "t", "hidden")),
-    "u": leaf("u", "input", ("b", "t", "hidden")),
+    "u": TAP,
     "n": leaf("n", "input", ("b", "t", "hidden")),
+    "real": REAL,
 }
 """`h` is the edge, `u` the input of the sublayer that ends there, and `n` what the
 norm after the residual add would give for it (h itself in pre-norm models)."""
@@ -37,16 +45,41 @@ NORM: Mapping[str, Leaf] = {
     "c": leaf("c", "weight", ("hidden",)),
 }
 
+ROWS = Size.of("inner.rows")
+"""How many rows a wrapped method adds, which is known at a site only."""
+
+ATTENTION: Mapping[str, Leaf] = {
+    "u": TAP,
+    "real": REAL,
+    "k": leaf("k", "input", (*TOKEN_AXES, ROWS, "key")),
+    "v": leaf("v", "input", (*TOKEN_AXES, ROWS, "value")),
+    "start": leaf("start", "input", ()),
+}
+"""`k` and `v` are rows that every query attends to beside those of the tokens: there
+are none before a method, and several methods' rows stand one after the other.  `start`
+is the position of the first token."""
+
 PLACES: Mapping[str, Mapping[str, Leaf]] = {
     "linear": LINEAR,
     "hidden": HIDDEN,
     "norm": NORM,
+    "attention": ATTENTION,
 }
+
+ROW_TARGETS = ("k", "v")
+"""What rules of an attention add to, rather than replace."""
+
+READABLE: Mapping[str, Mapping[str, Leaf]] = {
+    **PLACES,
+    "attention": {n: ATTENTION[n] for n in ("u", "real", "start")},
+}
+"""What has a value before any method."""
 
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "linear": ("W", "bias", "x", "y"),
     "hidden": ("h",),
     "norm": ("g", "c"),
+    "attention": ("k", "v", "start"),
 }
 """What rules may rewrite."""
 
@@ -54,6 +87,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "linear": ("out", "in"),
     "hidden": ("hidden",),
     "norm": ("hidden",),
+    "attention": ("hidden", "heads", "kv_heads", "key", "value"),
 }
 """The axes that a site of this kind gives numbers to."""
 

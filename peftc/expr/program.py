@@ -55,8 +55,9 @@ class Input:
 
     Token inputs: `x` and `y` (a linear's input and output, bias included), `h` (a
     hidden edge), `u` (the sublayer's input), `n` (h as the following norm would give
-    it).  Parameter-space inputs: `W`, `bias`, `g`, `c` (the base's), and added tensors
-    by their names in the plan (`lora.A`).
+    it), `real` (1 for tokens, 0 for padding; no features).  Parameter-space inputs:
+    `W`, `bias`, `g`, `c` (the base's), and added tensors by their names in the plan
+    (`lora.A`).
     """
 
     name: str
@@ -68,8 +69,13 @@ class Input:
 class Program:
     """Steps that compute `result` from `inputs`.
 
-    `target` is the value that is replaced: `y`, `h`, `g` or `c`.  `flops` and `bytes`
-    are per token for token steps (first) and per call for parameter space (second).
+    `target` is the value that is replaced: `y`, `h`, `g` or `c`; or rows that are added
+    to an attention: `k` and `v`, of further methods `k#2` and `v#2`, ...  These are
+    parameter-space values [rows, key], or activations [b, rows, key] or [b, t, rows,
+    key], whose program then has `separate_tokens`.
+
+    `flops` and `bytes` are per token for token steps (first) and per call for parameter
+    space (second).
     """
 
     target: str

@@ -22,7 +22,7 @@ from peftc.diagnostics.equations import (
     WrappedMisused,
 )
 from peftc.expr.ir import Leaf, Node, add, leaf, literal
-from peftc.expr.places import AXES, PLACES, linear_product, over_tokens
+from peftc.expr.places import AXES, PLACES, READABLE, linear_product, over_tokens
 from peftc.expr.sizes import Size
 from peftc.syntax import ast
 
@@ -34,14 +34,19 @@ if TYPE_CHECKING:
     from peftc.view import Kind
 
 TOKENS = ("b", "t")
-MAIN = {"linear": "y", "hidden": "h", "norm": "g"}
+MAIN = {"linear": "y", "hidden": "h", "norm": "g", "attention": "k"}
 """The value that a wrapper passes to what it wraps."""
 
 REDIRECTIONS = {"attn": ("q", "k", "v", "o"), "ffn": ("up", "gate", "down")}
 """Sublayers and the linears in them that a clause may rewrite instead."""
 
 
-KINDS: Mapping[str, Kind] = {"linear": "linear", "hidden": "hidden", "norm": "norm"}
+KINDS: Mapping[str, Kind] = {
+    "linear": "linear",
+    "hidden": "hidden",
+    "norm": "norm",
+    "attention": "attention",
+}
 
 
 def kind_of(place: str) -> Kind | None:
@@ -137,8 +142,10 @@ class Scope:
             if value is None:
                 raise silent()
             return value
-        if name.id in self.site:
+        if name.id in READABLE[self.kind]:
             return Value(self.before(name.id))
+        if name.id in self.site:
+            raise fail(self._no_rows(name))
         if name.id in self.numbers:
             return constant(self.numbers[name.id])
         raise fail(self._no_value(name))
@@ -154,11 +161,17 @@ class Scope:
         """A value of the site before this method; y takes in the rules so far."""
         return effective(self.rules) if name == "y" else self.site[name]
 
+    def _no_rows(self, name: ast.Name) -> NotAtThisPlace:
+        knob = next(iter(self.wrapped), "")
+        said = f"; `{knob}({name.id})` are those of `{knob}`" * bool(knob)
+        problem = f"before a method there are no rows of `{name.id}`{said}"
+        return NotAtThisPlace(span=name.span, problem=problem)
+
     def _no_value(
         self, name: ast.Name
     ) -> UnknownVariable | NotANumber | WrappedMisused | NotAtThisPlace:
         span = name.span
-        for other, leaves in PLACES.items():
+        for other, leaves in READABLE.items():
             if name.id in leaves:
                 names = ", ".join(f"`{n}`" for n in self.site)
                 problem = f"`{name.id}` belongs to `on {other}`; here are {names}"

@@ -16,9 +16,9 @@ from peftc.diagnostics.core import Diagnostic, Diagnostics, PeftcError, fail
 from peftc.diagnostics.plan import LossNotSupported, NoTap, NotWholeAtSite, TiedWeight
 from peftc.expr.ir import Literal, depends_on
 from peftc.expr.knobs import bind_knobs
-from peftc.expr.places import HIDDEN
+from peftc.expr.places import TAP
 from peftc.expr.sizes import NotWhole, Size
-from peftc.plan.equations import equation_of, knob_sizes
+from peftc.plan.equations import composed, equation_of, knob_sizes
 from peftc.plan.types import (
     DTYPE_BYTES,
     AddedTensor,
@@ -106,7 +106,18 @@ def _rewrite(
     if site.tied and site.kind == "linear":
         raise fail(TiedWeight(span=parts[0].span, site=site.key, other=site.tied))
     naming = _Naming(groups)
-    return Rewrite(site, tuple(_application(part, naming) for part in parts))
+    applications = tuple(_application(part, naming) for part in parts)
+    return Rewrite(site, applications, start=_start(site, parts, applications))
+
+
+def _start(
+    site: Site, parts: Sequence[Applied], applications: Sequence[Application]
+) -> int:
+    """By how much the methods at an attention move the first position."""
+    if site.kind != "attention":
+        return 0
+    methods = dict(_methods(parts))
+    return composed(Rewrite(site, tuple(applications)), methods).start
 
 
 @dataclass
@@ -162,9 +173,8 @@ def _check(applied: Applied, equation: Equation) -> None:
     name, span, site = applied.method.name, applied.span, applied.site
     if equation.losses:
         raise fail(LossNotSupported(span=span, method=name))
-    tap = HIDDEN["u"]
-    reads = any(depends_on(rule, {tap}) for rule in equation.rules.values())
-    if site.kind == "hidden" and reads and not site.tap:
+    reads = any(depends_on(rule, {TAP}) for rule in equation.rules.values())
+    if site.kind in ("hidden", "attention") and reads and not site.tap:
         raise fail(NoTap(span=span, method=name, name="u", site=site.key))
 
 

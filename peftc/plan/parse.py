@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 PAIR = re.compile(r'([\w.]+)=("(?:[^"\\]|\\.)*"|\S+)')
 APPLY = re.compile(r"apply (\S+) (.*?) with(.*)")
 TENSOR = re.compile(r"(param|buffer) (\S+) \[([\d, ]*)\](.*?) ~ (.+)")
-PARTS = ("apply", "merge", "program")
+PARTS = ("apply", "start", "merge", "program")
 LARGEST = 64 * 1024 * 1024  # characters
 
 
@@ -159,7 +159,8 @@ def _rewrite(block: _Block) -> Rewrite:
     programs = tuple(
         parse_program(_flat(b.children)) for b in rest if b.text == "program"
     )
-    return Rewrite(_site(block.rest, facts.text), applications, merge, programs)
+    start = next((int(b.rest) for b in rest if b.head == "start"), 0)
+    return Rewrite(_site(block.rest, facts.text), applications, merge, programs, start)
 
 
 def _flat(blocks: list[_Block]) -> str:

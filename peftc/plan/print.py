@@ -60,6 +60,8 @@ def _rewrite(rewrite: Rewrite) -> Iterator[str]:
     yield f"  {site_text(rewrite.site)}"
     for application in rewrite.applications:
         yield indent("\n".join(_application(application)), "  ")
+    if rewrite.start:
+        yield f"  start {rewrite.start}"
     merge = rewrite.merge
     yield f"  merge {merge.kind}" + f" {json.dumps(merge.reason)}" * bool(merge.reason)
     for program in rewrite.programs:

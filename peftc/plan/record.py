@@ -42,6 +42,7 @@ def _site(rewrite: Rewrite) -> dict[str, Any]:
         "place": rewrite.site.place,
         "sizes": dict(rewrite.site.sizes),
         "applications": [asdict(a) for a in rewrite.applications],
+        "start": rewrite.start,
         "merge": asdict(rewrite.merge),
         "programs": {p.target: program_text(p) for p in rewrite.programs},
     }

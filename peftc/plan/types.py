@@ -84,12 +84,16 @@ class Merge:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """All that happens at one site.  `programs` is empty until they are ordered."""
+    """All that happens at one site.  `programs` is empty until they are ordered.
+
+    `start` is by how much the methods move the position of the first token.
+    """
 
     site: Site
     applications: tuple[Application, ...]
     merge: Merge = Merge()
     programs: tuple[Program, ...] = ()
+    start: int = 0
 
     @property
     def tensors(self) -> tuple[AddedTensor, ...]:

@@ -261,7 +261,9 @@ def _method(
         return Request(method, (), knobs, at.scopes, expr.span, inner)
     selectors = _selectors(method, targets, walk)
     check_knobs(method, knobs, expr.span)
-    if not targets:
+    if not targets and {c.place for c in method.clauses} == {"attention"}:
+        selectors = (Selector("attention", expr.span),)
+    elif not targets:
         example = ", ".join(("q, v", *(f"{n}=..." for n in knobs)))
         raise fail(NoTarget(span=expr.span, method=method.name, example=example))
     return Request(method, selectors, knobs, at.scopes, expr.span)

@@ -120,17 +120,21 @@ def _nothing(
     view: ModelView,
     elsewhere: bool,
 ) -> Diagnostic:
-    unresolved = (u for u in view.unresolved if selector.target in u.roles)
-    reason = "; ".join(dict.fromkeys(f"{u.what}: {u.why}" for u in unresolved))
     within = " within " + " @ ".join(map(str, scopes)) if scopes and elsewhere else ""
     return NoSuchSite(
         span=selector.span,
         target=selector.target,
         model=view.architecture,
         within=within,
-        reason=reason,
+        reason=reasons(selector.target, view),
         hint=_known(selector, view),
     )
+
+
+def reasons(role: str, view: ModelView) -> str:
+    """What the dataflow did not tell about the sites of a role, or nothing."""
+    unresolved = (u for u in view.unresolved if role in u.roles)
+    return "; ".join(dict.fromkeys(f"{u.what}: {u.why}" for u in unresolved))
 
 
 def _known(selector: Selector, view: ModelView) -> str:

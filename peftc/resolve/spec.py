@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from peftc.diagnostics.attention import AttentionNotFound, WrappedRows
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
 from peftc.diagnostics.resolve import GuardLeavesNothing, WrongKind
-from peftc.resolve.selectors import Selector, check_layers, select
+from peftc.resolve.selectors import Selector, check_layers, reasons, select
 from peftc.syntax import ast
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from peftc.resolve.requests import Request
     from peftc.syntax.source import Span
     from peftc.view import ModelView, Site
+
+LEADING = ("q", "k", "v", "o", "attn")
+"""Roles from which a clause `on attention` is led to the attention of the sublayer."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ def _wrapped(request: Request, view: ModelView) -> tuple[Applied, ...]:
 
 def _wrap(request: Request, inner: tuple[Applied, ...]) -> Applied:
     site = inner[0].site
+    if site.kind == "attention":
+        _check_rows(request, inner)
     clause = next(
         (i for i, c in enumerate(request.method.clauses) if c.place == site.kind), None
     )
@@ -94,47 +100,76 @@ def _wrap(request: Request, inner: tuple[Applied, ...]) -> Applied:
     return Applied(site, method, clause, knobs, call, call, inner)
 
 
+def _check_rows(request: Request, inner: tuple[Applied, ...]) -> None:
+    """A wrapper reads the rows of one method."""
+    name, hint = request.method.name, ""
+    first = inner[0]
+    clause = first.method.clauses[first.clause]
+    ruled = (s.target for s in clause.body if isinstance(s, ast.Rule))
+    if len(inner) > 1:
+        problem = f"`{name}` wraps {len(inner)} methods at {first.site.place}"
+        hint = f"wrap each by itself: `{name}(a) + {name}(b)`"
+    elif not first.inner and not {"k", "v"} & set(ruled):
+        problem = f"`{first.method.name}` adds no rows for `{name}` to read"
+    else:
+        return
+    raise fail(WrappedRows(span=inner[-1].call, problem=problem, hint=hint))
+
+
 def _selected(
     request: Request, selector: Selector, view: ModelView
 ) -> Iterator[Applied]:
     """The applications at the sites of one selector; guards may leave sites out."""
     sites = select(selector, request.scopes, view)
     fits = partial(_clause_for, request.method, request.knobs, view)
-    fitting = [match for site in sites if (match := fits(site))]
+    fitting = [match for site in sites for match in fits(site)]
     if sites and not fitting:
-        raise fail(_unfit(request, selector, sites))
+        raise fail(_unfit(request, selector, sites, view))
     method, knobs, call = request.method, request.knobs, request.span
+    if not selector.optional:
+        _check_led(request, selector, view, fitting, sites)
     for clause, target in fitting:
         yield Applied(target, method, clause, knobs, call, selector.span)
 
 
 def _clause_for(
     method: ast.Method, knobs: Mapping[str, Given], view: ModelView, site: Site
-) -> tuple[int, Site] | None:
-    """The first clause that fits a site, and the site it rewrites.
+) -> tuple[tuple[int, Site], ...]:
+    """The first clause that fits a site, and each site it then rewrites.
 
-    A redirection (`ffn.down`) is preferred over the site's kind.
+    A redirection (`ffn.down`) is preferred over the site's kind, and that over the
+    attention of its sublayer.
     """
-    by_preference = sorted(
-        enumerate(method.clauses), key=lambda c: "." not in c[1].place
-    )
-    for index, clause in by_preference:
-        target = _target(clause.place, site, view)
-        if target and _holds(clause.guard, method, knobs, target):
-            return index, target
-    return None
+
+    def rank(numbered: tuple[int, ast.Clause]) -> int:
+        place = numbered[1].place
+        return 0 if "." in place else 1 if place == site.kind else 2
+
+    for index, clause in sorted(enumerate(method.clauses), key=rank):
+        targets = _targets(clause.place, site, view)
+        fitting = [t for t in targets if _holds(clause.guard, method, knobs, t)]
+        if fitting:
+            return tuple((index, target) for target in fitting)
+    return ()
 
 
-def _target(place: str, site: Site, view: ModelView) -> Site | None:
-    """The site a clause of this place rewrites when applied to `site`, if any."""
+def _targets(place: str, site: Site, view: ModelView) -> tuple[Site, ...]:
+    """The sites a clause of this place rewrites when applied to `site`."""
     block, _, role = place.partition(".")
-    if not role:
-        return site if place == site.kind else None
-    if site.role != block:
-        return None
+    if not role and place == site.kind:
+        return (site,)
+    if role and site.role == block:
+        return tuple(_beside(site, role, view))[:1]
+    if place == "attention" and site.role in LEADING:
+        return tuple(_beside(site, "attention", view))
+    return ()
+
+
+def _beside(site: Site, role: str, view: ModelView) -> Iterator[Site]:
+    """The sites of a role in the same sublayer."""
     same = (site.stack, site.layer, site.cross)
     beside = (s for s in view.sites if (s.stack, s.layer, s.cross) == same)
-    return next((s for s in beside if s.role == role and not s.fused), None)
+    return (s for s in beside if s.role == role and not s.fused)
 
 
 def _holds(
@@ -155,10 +190,42 @@ def _fact(
     return isinstance(default, ast.Name) and default.id == "true"
 
 
+def _check_led(
+    request: Request,
+    selector: Selector,
+    view: ModelView,
+    fitting: Sequence[tuple[int, Site]],
+    sites: Sequence[Site],
+) -> None:
+    """Refuse to leave out sites whose attention was not found."""
+    clauses = request.method.clauses
+    if not any(clauses[index].place == "attention" for index, _ in fitting):
+        return
+    for site in sites:
+        if site.role in LEADING and not any(_beside(site, "attention", view)):
+            raise fail(_no_attention(selector, site, view))
+
+
+def _no_attention(selector: Selector, site: Site, view: ModelView) -> AttentionNotFound:
+    found = any(s.kind == "attention" for s in view.sites)
+    hint = "leave these layers out with `@ layers(...)`" if found else ""
+    return AttentionNotFound(
+        span=selector.span,
+        target=str(selector),
+        site=site.place,
+        reason=reasons("attention", view),
+        hint=hint,
+    )
+
+
 def _unfit(
-    request: Request, selector: Selector, sites: tuple[Site, ...]
-) -> WrongKind | GuardLeavesNothing:
+    request: Request, selector: Selector, sites: tuple[Site, ...], view: ModelView
+) -> WrongKind | GuardLeavesNothing | AttentionNotFound:
     """Why no clause fits any of the sites."""
+    places = {clause.place for clause in request.method.clauses}
+    lead = [site for site in sites if site.role in LEADING]
+    if "attention" in places and lead and not any(_beside(lead[0], "attention", view)):
+        return _no_attention(selector, lead[0], view)
     guards = {
         " or ".join(c.guard)
         for c in request.method.clauses
@@ -179,7 +246,9 @@ def _unfit(
 
 def _redirections(method: ast.Method, site: Site) -> tuple[str, ...]:
     prefix = f"{site.role}."
-    return tuple(c.place for c in method.clauses if c.place.startswith(prefix))
+    led = ("attention",) if site.role in LEADING else ()
+    places = (c.place for c in method.clauses if c.place.startswith(prefix))
+    return (*places, *led)
 
 
 def _wrong_kind(request: Request, site: Site, target: str, span: Span) -> WrongKind:
@@ -193,6 +262,6 @@ def _wrong_kind(request: Request, site: Site, target: str, span: Span) -> WrongK
         method=request.method.name,
         places=", ".join(places),
         target=target,
-        kind=f"a {site.kind} site",
+        kind=f"{'an' if site.kind[0] in 'ae' else 'a'} {site.kind} site",
         hint=hints.get(site.role, "") if site.kind == "hidden" else "",
     )

@@ -14,6 +14,7 @@ from peftc.diagnostics.rewrite import InputMissing
 from peftc.rewrite.emit import Base, Source, Values, no_base
 from peftc.rewrite.insert import BOTH, Inserter
 from peftc.sites.anchors import (
+    AttentionAnchor,
     EmbeddingAnchor,
     HiddenAnchor,
     LinearAnchor,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from peftc.plan.types import Application, Plan, Rewrite
     from peftc.sites.anchors import Anchor, Capture
 
-A = TypeVar("A", LinearAnchor, HiddenAnchor, NormAnchor)
+A = TypeVar("A", LinearAnchor, HiddenAnchor, NormAnchor, AttentionAnchor)
 
 
 @dataclass(frozen=True)
@@ -107,4 +108,6 @@ def anchors(capture: Capture, rewrite: Rewrite) -> list[Anchor]:
 def _position(anchor: Anchor) -> fx.Node:
     if isinstance(anchor, LinearAnchor | EmbeddingAnchor):
         return anchor.call
+    if isinstance(anchor, AttentionAnchor):
+        return anchor.attention.out
     return anchor.h if isinstance(anchor, HiddenAnchor) else anchor.gain

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from torch import fx
 
+    from peftc.sites.attention import Attention
+    from peftc.sites.heads import Heads
     from peftc.view import Site
 
 
@@ -66,7 +68,19 @@ class EmbeddingAnchor:
     weight: fx.Node
 
 
-Anchor: TypeAlias = LinearAnchor | HiddenAnchor | NormAnchor | EmbeddingAnchor
+@dataclass(frozen=True)
+class AttentionAnchor:
+    """One attention, in either spelling; its heads as its products see them (keys that
+    are repeated count as often); `u` is the input of its sublayer."""
+
+    attention: Attention
+    heads: Heads
+    u: fx.Node | None = None
+
+
+Anchor: TypeAlias = (
+    LinearAnchor | HiddenAnchor | NormAnchor | EmbeddingAnchor | AttentionAnchor
+)
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,18 @@ _WEIGHT_STEPS = (
 
 @dataclass(frozen=True)
 class Attention:
-    """One attention: where its three inputs enter and its output leaves."""
+    """One attention: where its three inputs enter and its output leaves.
+
+    Spelt out, `scores` is the product of query and key, and `softmax` what it becomes;
+    the key is then as that product reads it, [..., head size, tokens].
+    """
 
     query: fx.Node
     key: fx.Node
     value: fx.Node
     out: fx.Node
+    scores: fx.Node | None = None
+    softmax: fx.Node | None = None
 
     @property
     def inputs(self) -> tuple[tuple[str, fx.Node], ...]:
@@ -88,9 +94,8 @@ def _spelt_out(softmax: fx.Node, products: Products) -> Attention | None:
     if scores is None or mixed is None:
         return None
     query, key = _factors(scores)
-    weights, value = _factors(mixed)
-    del weights
-    return Attention(query, key, value, mixed)
+    _, value = _factors(mixed)
+    return Attention(query, key, value, mixed, scores, softmax)
 
 
 def find_mixings(graph: fx.Graph, products: Products) -> frozenset[fx.Node]:

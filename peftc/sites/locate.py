@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from peftc.sites import ops
-from peftc.sites.anchors import HiddenAnchor, Located, NormAnchor
+from peftc.sites.anchors import AttentionAnchor, HiddenAnchor, Located, NormAnchor
 from peftc.sites.flow import strip
+from peftc.sites.positions import is_position
 from peftc.sites.reading import read
 from peftc.sites.roles import Place, Use, assign
 from peftc.view import ROLES, Site, Unresolved
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from peftc.sites.linears import Linear
     from peftc.sites.norms import Norm
     from peftc.sites.reading import Reading
-    from peftc.sites.roles import Edge, Roles
+    from peftc.sites.roles import Core, Edge, Roles
+    from peftc.sites.streams import Stack
 
 ROWED = frozenset(("q", "k", "v", "up", "gate"))
 """Roles that can be rows of a fused weight."""
@@ -53,6 +55,8 @@ class Survey:
     found: tuple[Found, ...]
     unresolved: tuple[Unresolved, ...]
     layers: int
+    ends: frozenset[fx.Node] = frozenset()
+    """Where values begin (`Reading.ends`)."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,17 @@ def survey(
     paths = Paths(names, ties or {})
     found = [
         *_linear_sites(reading, roles, paths),
+        *_core_sites(reading, roles, paths),
         *_edge_sites(reading, roles, paths),
         *_norm_sites(reading, roles, paths),
         *_table_sites(reading, paths),
     ]
     found.sort(key=lambda f: (f.position, _rank(f.located.site)))
     return Survey(
-        _distinct(found, roles), tuple(roles.unresolved), reading.streams.layers
+        _distinct(found, roles),
+        tuple(roles.unresolved),
+        reading.streams.layers,
+        reading.ends,
     )
 
 
@@ -227,6 +235,37 @@ def _ordered(paths: tuple[str, ...], role: str) -> tuple[str, ...]:
     return (paths[-1], *paths[:-1]) if role == "head" else paths
 
 
+def _core_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:
+    by_owner: dict[fx.Node, list[Core]] = defaultdict(list)
+    for core in roles.cores:
+        by_owner[core.owner.anchor.weight].append(core)
+    for weight, cores in by_owner.items():
+        yield _core_site(_owner(paths.all(weight)[0]), cores, reading)
+
+
+def _core_site(owner: str, cores: list[Core], reading: Reading) -> Found:
+    first = cores[0]
+    place = _common(core.place for core in cores)
+    read = first.owner.anchor.x if first.u is None else first.u
+    site = Site(
+        key=f"{owner}:attention",
+        role="attention",
+        kind="attention",
+        owner=owner,
+        sizes=(("hidden", ops.shape(read)[-1]), *first.heads.sizes),
+        dtype=ops.dtype(first.attention.out),
+        layer=place.layer,
+        stack=place.stack,
+        cross=place.cross,
+        in_block=place.in_block,
+        tap=all(core.u is not None for core in cores),
+        calls=len(cores),
+    )
+    anchors = tuple(AttentionAnchor(c.attention, c.heads, c.u) for c in cores)
+    position = reading.flow.order[first.attention.out]
+    return Found(Located(site, anchors), position)
+
+
 def _edge_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:
     by_key: dict[str, list[Edge]] = defaultdict(list)
     for edge in roles.edges:
@@ -309,15 +348,16 @@ def _table_sites(reading: Reading, paths: Paths) -> Iterator[Found]:
         by_table[gather.weight].append(gather)
     for table, gathers in by_table.items():
         path, *others = paths.all(table)
-        is_input = all(_is_input(g.index, paths) for g in gathers)
+        role = _table_role(table, gathers, reading, paths)
         rows, width = ops.shape(table)
         site = Site(
-            key=f"{_owner(path)}:{'emb' if is_input else ''}",
-            role="emb" if is_input else "",
+            key=f"{_owner(path)}:{role}",
+            role=role,
             kind="embedding",
             owner=_owner(path),
             sizes=(("in", rows), ("hidden", width)),
             dtype=ops.dtype(table),
+            stack=_reader_stack(gathers[0], reading) if role == "pos" else "",
             in_block=False,
             weight=path,
             tied=others[0] if others else "",
@@ -325,6 +365,25 @@ def _table_sites(reading: Reading, paths: Paths) -> Iterator[Found]:
         )
         position = reading.flow.order[gathers[0].call]
         yield Found(Located(site, tuple(gathers)), position)
+
+
+def _table_role(
+    table: fx.Node, gathers: list[EmbeddingAnchor], reading: Reading, paths: Paths
+) -> str:
+    if all(_is_input(gather.index, paths) for gather in gathers):
+        return "emb"
+    counted = all(is_position(gather, table, reading) for gather in gathers)
+    return "pos" if counted else ""
+
+
+def _reader_stack(gather: EmbeddingAnchor, reading: Reading) -> Stack:
+    """The stack whose residual a look-up goes into."""
+    ends, call = reading.ends, gather.call
+    for stream in reading.streams.all:
+        origin = stream.additions[0].origin
+        if call in reading.flow.back(origin, ends.__contains__):
+            return stream.stack
+    return ""
 
 
 def _is_input(index: fx.Node, paths: Paths) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peftc.sites import ops
 from peftc.sites.feedforward import FeedForward, feed_forward
+from peftc.sites.heads import seen_heads
 from peftc.sites.residual import leaves
 from peftc.view import Unresolved
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from peftc.sites.attention import Attention
+    from peftc.sites.heads import Heads
     from peftc.sites.linears import Linear
     from peftc.sites.reading import Reading
     from peftc.sites.residual import Addition, Branch
@@ -70,11 +72,23 @@ class Edge:
     norm: fx.Node | None = None
 
 
+@dataclass(frozen=True)
+class Core:
+    """An attention between its linears: `owner` is the one that reads it."""
+
+    attention: Attention
+    heads: Heads
+    owner: Linear
+    place: Place
+    u: fx.Node | None = None
+
+
 @dataclass
 class Roles:
     """What was told; filled by `assign`."""
 
     uses: list[Use] = field(default_factory=list)
+    cores: list[Core] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     places: dict[fx.Node, Place] = field(default_factory=dict)
     unresolved: list[Unresolved] = field(default_factory=list)
@@ -119,8 +133,9 @@ def _branch(
     place = replace(place, cross=cross)
     roles.settle(branch.nodes, place)
     if branch.attentions:
+        u = _tap(addition, branch, reading)
         for attention in branch.attentions:
-            _attention(attention, place, reading, roles)
+            _attention(attention, place, reading, roles, u)
         role = "attn"
     else:
         role = _feed_forward(branch, place, reading, roles)
@@ -129,16 +144,38 @@ def _branch(
 
 
 def _attention(
-    attention: Attention, place: Place, reading: Reading, roles: Roles
+    attention: Attention,
+    place: Place,
+    reading: Reading,
+    roles: Roles,
+    u: fx.Node | None = None,
 ) -> None:
     for role, value in attention.inputs:
         _input(role, value, place, reading, roles)
     after = reading.flow.ahead(attention.out, reading.ends.__contains__)
     if len(after) == 1 and after[0] in reading.products.linears:
-        roles.uses.append(Use(reading.products.linears[after[0]], "o", place))
+        owner = reading.products.linears[after[0]]
+        roles.uses.append(Use(owner, "o", place))
+        _core(attention, owner, place, roles, u)
     else:
         why = f"{len(after)} products or sums read the attention first, not one linear"
-        roles.miss(f"o of {place}", why, "o")
+        roles.miss(f"o of {place}", why, "o", "attention")
+
+
+def _core(
+    attention: Attention,
+    owner: Linear,
+    place: Place,
+    roles: Roles,
+    u: fx.Node | None,
+) -> None:
+    """Note the attention itself, under the linear that reads it."""
+    heads = seen_heads(attention, ops.shape(owner.anchor.y)[0])
+    if heads is None:
+        why = "its heads are no axis of its products"
+        roles.miss(f"attention of {place}", why, "attention")
+    else:
+        roles.cores.append(Core(attention, heads, owner, place, u))
 
 
 def _input(

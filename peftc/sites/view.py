@@ -17,6 +17,7 @@ from peftc.diagnostics.capture import NoSites
 from peftc.diagnostics.core import fail
 from peftc.sites.anchors import LinearAnchor
 from peftc.sites.capture import capture, ties
+from peftc.sites.cores import Cores
 from peftc.sites.flow import Flow
 from peftc.sites.load import sketch
 from peftc.sites.locate import survey
@@ -69,13 +70,15 @@ def model_view(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Mod
     name = type(model).__name__
     if not told.found:
         raise fail(NoSites(architecture=name))
-    sites, unresolved = _with_rows(told.found, Flow.of(captured.graph))
+    flow = Flow.of(captured.graph)
+    sites, unresolved = _with_rows(told.found, flow)
+    cores = Cores.of(told.found, flow, told.ends)
     return ModelView(
         architecture=name,
-        sites=sites,
+        sites=tuple(cores.completed(sites)),
         parameters=tuple(_facts(model)),
         layers=told.layers,
-        unresolved=(*told.unresolved, *unresolved),
+        unresolved=(*told.unresolved, *unresolved, *cores.unresolved),
         config_hash=config_hash(getattr(model, "config", None)),
     )
 

@@ -31,11 +31,14 @@ def words(site: Site) -> Iterator[str]:
     layer = "" if site.layer is None else f"layers.{site.layer}."
     cross = "cross." if site.cross else ""
     yield f"{stack}{layer}{cross}{site.role or '-'}"
-    yield site.owner if site.kind == "hidden" else site.weight
+    yield site.weight if site.kind not in ("hidden", "attention") else site.owner
     yield sizes(site)
     if site.kind == "hidden":
         yield "output" if site.weight else ""
         yield "post-norm" if site.post_norm else ""
+        yield "tap" if site.tap else ""
+    elif site.kind == "attention":
+        yield "causal" if site.causal else ""
         yield "tap" if site.tap else ""
     elif site.kind != "embedding":
         yield "" if site.in_block else "outside"
@@ -53,6 +56,9 @@ def sizes(site: Site) -> str:
         return f"{site.size('in')} -> {site.size('out')}"
     if site.kind == "embedding":
         return f"{site.size('in')} x {site.size('hidden')}"
+    if site.kind == "attention":
+        heads = f"{site.size('heads')}/{site.size('kv_heads')}"
+        return f"heads {heads} key {site.size('key')} value {site.size('value')}"
     return str(site.size("hidden"))
 
 

@@ -3,13 +3,13 @@
 A case of `errors/` is a `.peft` file named after the code it must produce; beside it
 lies the rendered text.  Lines at its top that begin with `# model:` name a view of
 `tests.views`; without one the stages end where a model is needed.  `# without: tap`
-takes a property from all sites of that view.  Files for `use` lie in `errors/used/`.
+takes a property from all sites of that view, `# without: attention` all sites of that
+kind.  Files for `use` lie in `errors/used/`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from peftc.syntax.read import read_source
 from tests import views
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from peftc.syntax.source import Source
     from peftc.view import ModelView
 
@@ -29,7 +31,10 @@ FORMATS = HERE / "fmt"
 
 HEADER = re.compile(r"^# (model|without): (\w+)$", re.MULTILINE)
 VIEWS = {"toy": views.toy, "biased": lambda: views.with_biases(views.toy())}
-WITHOUT = {"tap": lambda site: replace(site, tap=False)}
+WITHOUT: dict[str, Callable[[ModelView], ModelView]] = {
+    "tap": views.without_taps,
+    "attention": views.without_attention,
+}
 
 
 def cases(folder: Path) -> list[Path]:
@@ -74,5 +79,5 @@ def view_of(text: str) -> ModelView | None:
         return None
     view = VIEWS[asked["model"]]()
     if "without" in asked:
-        view = replace(view, sites=tuple(map(WITHOUT[asked["without"]], view.sites)))
+        view = WITHOUT[asked["without"]](view)
     return view

@@ -1,4 +1,4 @@
-"""The examples in the explanations of PEFT215 to 269 are what they say they are."""
+"""The examples in the explanations of PEFT215 to 279 are what they say they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from peftc.diagnostics import definitions, equations, knobs
+from peftc.diagnostics import attention, definitions, equations, knobs
 from peftc.diagnostics.core import Diagnostic, PeftcError
 from peftc.resolve.files import gather
 from peftc.resolve.requests import requests
@@ -17,7 +17,7 @@ from peftc.syntax.source import Source
 
 CLASSES = [
     found
-    for module in (knobs, equations, definitions)
+    for module in (knobs, equations, definitions, attention)
     for found in vars(module).values()
     if isinstance(found, type) and issubclass(found, Diagnostic) and found.code
 ]
@@ -58,6 +58,6 @@ def test_right(kind: type[Diagnostic]) -> None:
 
 
 def test_nearly_all_have_examples() -> None:
-    """But for what no text shows: sizes at a site, and libraries of packages."""
+    """But for what no text shows: what a site is, and libraries of packages."""
     without = {c.code for c in CLASSES} - {c.code for c in WRONG}
-    assert without == {"PEFT220", "PEFT223", "PEFT224"}
+    assert without == {"PEFT220", "PEFT223", "PEFT224", "PEFT276", "PEFT277"}

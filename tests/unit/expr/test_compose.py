@@ -30,6 +30,7 @@ CLASSES = {
             "miss",
             "gated_lora",
             "unipelt_lora",
+            "pooled_lora",
             "mixture",
             "diffpruning",
             "fish",

@@ -17,10 +17,13 @@ REASONS = {
     "adapter": ("h passes through gelu", "act(D(h) + bd)"),
     "mixture": ("x passes through sigmoid", "sigmoid(w[k](x))"),
     "parallel": ("the result depends on u", "D(u)"),
+    "pooled_lora": ("the result depends on real", "g * real"),
     "swiglu": ("h passes through silu", "silu(G(h))"),
     "unipelt_lora": ("x passes through sigmoid", "sigmoid(w(x))"),
 }
-MERGEABLE = [name for name in CASES if name not in REASONS]
+MERGEABLE = [
+    name for name in CASES if name not in REASONS and not name.startswith("rows")
+]
 
 
 def site_of(kind: Kind, biased: bool, weight: bool = True) -> Site:
@@ -65,6 +68,12 @@ def test_refuses_with_the_term_that_is_to_blame(name: str) -> None:
     assert refusal.reason == reason
     assert refusal.span
     assert refusal.span.text == text
+
+
+@pytest.mark.parametrize("name", ["rows", "rows_pooled"])
+def test_rows_are_in_no_weight(name: str) -> None:
+    refusal = merge(stack([name]))
+    assert refusal == Refusal("queries attend to rows that no weight gives")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Whether the tokens of an attention see later ones.
+
+In: an attention.  Out: whether it is causal.  A mask is run as the graph makes it, for
+tokens that are all there, with zeros for what the model has learned; spelt out, all
+that happens to the scores before the softmax is run on scores of zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftc.sites import ops
+from peftc.sites.execute import Execution, neutral_values
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from peftc.sites.attention import Attention
+    from peftc.sites.flow import Flow
+
+MASKED = 1e4
+"""A score that is lower than another by this is out."""
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """Runs the masks of one graph."""
+
+    flow: Flow
+    ends: frozenset[fx.Node]
+
+    def is_causal(self, attention: Attention) -> bool:
+        """Whether no query sees a later key."""
+        if attention.softmax is not None:
+            (scores, *_) = ops.inputs(attention.softmax)
+            return _is_lower(self._run(scores, attention.scores))
+        if ops.argument(attention.out, 5, "is_causal") is True:
+            return True
+        mask = ops.argument(attention.out, 3, "attn_mask", "attention_mask")
+        is_tensor = isinstance(mask, torch.fx.Node) and ops.tensor(mask) is not None
+        return is_tensor and _is_lower(self._run(mask))
+
+    def _run(self, node: fx.Node, start: fx.Node | None = None) -> torch.Tensor:
+        ends = self.ends if start is None else self.ends | {start}
+        met = self.flow.back(node, ends.__contains__) - ends
+        way = sorted(met, key=self.flow.order.__getitem__)
+        with torch.inference_mode(False), torch.no_grad():
+            execution = Execution(neutral_values)
+            execution.run(way)
+        result = execution.values[node]
+        assert isinstance(result, torch.Tensor)
+        return result
+
+
+def _is_lower(mask: torch.Tensor) -> bool:
+    """Whether all above the diagonal of the last two axes is masked."""
+    rows, columns = mask.shape[-2:]
+    if rows < 2 or rows > columns:
+        return False
+    if mask.dtype is not torch.bool:
+        mask = mask > mask.amax(-1, keepdim=True) - MASKED
+    return not bool(mask.triu(columns - rows + 1).any())

@@ -1,0 +1,46 @@
+"""Which tables hold learned absolute positions.
+
+In: a look-up.  Out: whether its index counts tokens: made by an arange or a running
+sum, or cut from a stored row of numbers no longer than the table.  A table whose rows
+only go into the scores of an attention holds a relative bias, not positions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftc.sites import ops
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from peftc.sites.anchors import EmbeddingAnchor
+    from peftc.sites.reading import Reading
+
+_COUNTING = frozenset(("arange", "cumsum"))
+
+
+def is_position(gather: EmbeddingAnchor, table: fx.Node, reading: Reading) -> bool:
+    """Whether a look-up reads positions from `table`."""
+    made = reading.flow.back(gather.index, lambda n: _is_end(n, reading))
+    counts = any(ops.name(n) in _COUNTING or _is_row(n, table, reading) for n in made)
+    return counts and not _is_bias(gather, reading)
+
+
+def _is_end(node: fx.Node, reading: Reading) -> bool:
+    """Where numbers begin; what is picked by position need be no position."""
+    return node in reading.ends or ops.name(node) == "gather"
+
+
+def _is_row(node: fx.Node, table: fx.Node, reading: Reading) -> bool:
+    """Whether a node is a stored row of numbers that may all index the table."""
+    if node.op not in ("placeholder", "get_attr") or node in reading.names:
+        return False
+    sizes = ops.shape(node)
+    is_row = len(sizes) == 2 and sizes[0] == 1
+    return is_row and ops.dtype(node) == "int64" and sizes[1] <= ops.shape(table)[0]
+
+
+def _is_bias(gather: EmbeddingAnchor, reading: Reading) -> bool:
+    outs = {attention.out for attention in reading.attentions}
+    return set(reading.flow.ahead(gather.call, reading.ends.__contains__)) <= outs

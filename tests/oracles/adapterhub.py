@@ -1,0 +1,290 @@
+"""Reference outputs of another library, AdapterHub's `adapters` 1.3.0, and their names.
+
+In: `golden/`: per architecture the base model and the inputs, per case the adapter's
+tensors, what the model gave, and the gradients of mean(logits ** 2).  Out: per case a
+spec that means the same and which tensor of theirs is which of ours.
+
+Where their definition is not the library's of the same name, the spec brings a method
+of its own, and a comment says what differs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file
+from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A spec, what it trains, and our names for their tensors.
+
+    `names` maps what follows their module's path to what follows `.peftc.ROLE.`;
+    `shared` does for what they keep in one place, and we at the first site.
+    """
+
+    spec: str
+    count: int
+    names: dict[str, str]
+    shared: dict[str, str] = field(default_factory=dict)
+
+
+def renamed(
+    names: dict[str, str], instance: str, adapter: str = "ad"
+) -> dict[str, str]:
+    """Names of one adapter's tensors and of one method's."""
+    return {f"{adapter}.{k}": f"{instance}.{v}" for k, v in names.items()}
+
+
+BOTTLENECK = {
+    "adapter_down.0.weight": "D",
+    "adapter_down.0.bias": "bd",
+    "adapter_up.weight": "U",
+    "adapter_up.bias": "bu",
+}
+FIRST, SECOND = (
+    {theirs: f"{ours}{n}" for theirs, ours in BOTTLENECK.items()} for n in (1, 2)
+)
+LORA = {"lora_A": "A", "lora_B": "B"}
+FUSION = {
+    f"adapter_fusion_layer.a1,a2.{theirs}": f"fused.{ours}"
+    for theirs, ours in {
+        "query.weight": "Q",
+        "query.bias": "bq",
+        "key.weight": "K",
+        "key.bias": "bk",
+        "value.weight": "V",
+    }.items()
+}
+
+PLACES = (
+    (r"attention\.output\.adapters$", "attention.output.dense.peftc.attn"),
+    (r"(layer\.\d+\.output)(\.adapters)?$", r"\1.dense.peftc.ffn"),
+    (r"attention_adapters\.adapters$", "self_attn.o_proj.peftc.attn"),
+    (r"output_adapters\.adapters$", "mlp.down_proj.peftc.ffn"),
+    (r"(query|key|value)\.loras$", lambda m: f"{m[1]}.peftc.{m[1][0]}"),
+    (r"([qkv])_proj\.loras$", r"\1_proj.peftc.\1"),
+    (r"intermediate\.dense\.loras$", "intermediate.dense.peftc.up"),
+    (r"(output\.dense|down_proj)\.loras$", r"\1.peftc.down"),
+)
+"""Where their modules are and where ours."""
+
+SCALED = """
+method scaled(d: size = 16) on hidden {
+  param D[d, hidden], bd[d], U[hidden, d], bu[hidden], s[] = 1
+  h' = h + s * (U(relu(D(u) + bd)) + bu)
+}
+scaled(ffn)
+"""
+
+DORA = """
+method scaled_dora(r: size = 4, alpha: scale = 16) on linear {
+  param A[r, in], B[out, r], m[out]
+  y' = m / norm(W + B @ A, in) * (y + alpha / r * B(A(x)))
+}
+scaled_dora(q, v)
+"""
+
+VERA = """
+method dense_vera(r: size = 4) on linear {
+  shared buffer A[r, in] ~ kaiming(0), B[out, r] ~ kaiming(0)
+  param L[out, out], D[r, r]
+  W' = W + L @ B @ D @ A
+}
+dense_vera(q, v)
+"""
+
+STACKED_LORA = """
+method stacked(r: size = 4, alpha: scale = 16) on linear {
+  param A1[r, in], B1[out, r], A2[r, out], B2[out, r]
+  y' = y + (alpha / r) * (alpha / r) * B2(A2(B1(A1(x))))
+}
+stacked(q, v)
+"""
+
+AVERAGE = """
+method average(d: size = 8) on hidden {
+  param D1[d, hidden], bd1[d], U1[hidden, d], bu1[hidden]
+  param D2[d, hidden], bd2[d], U2[hidden, d], bu2[hidden]
+  first = h + U1(relu(D1(n) + bd1)) + bu1
+  second = h + U2(relu(D2(n) + bd2)) + bu2
+  h' = (0.25 * first + 0.75 * second) / 2
+}
+average(ffn)
+"""
+
+FUSED = """
+method fused(d: size = 8) on hidden {
+  param D1[d, hidden], bd1[d], U1[hidden, d], bu1[hidden]
+  param D2[d, hidden], bd2[d], U2[hidden, d], bu2[hidden]
+  param Q[hidden, hidden], bq[hidden], K[hidden, hidden], bk[hidden], V[hidden, hidden]
+  first = U1(relu(D1(n) + bd1)) + bu1
+  second = U2(relu(D2(n) + bd2)) + bu2
+  q = Q(n) + bq
+  p = sigmoid(sum(q * (K(first) + bk), hidden) - sum(q * (K(second) + bk), hidden))
+  h' = h + p * V(first) + (1 - p) * V(second)
+}
+fused(ffn)
+"""
+
+CASES = {
+    "bert__pfeiffer": Case(
+        "pfeiffer(ffn, reduction=4)", 1104, renamed(BOTTLENECK, "pfeiffer")
+    ),
+    # Their Houlsby trains no norms.
+    "bert__houlsby": Case(
+        "adapter(attn, ffn, d=8, act=silu)", 2208, renamed(BOTTLENECK, "adapter")
+    ),
+    "llama__houlsby": Case(
+        "adapter(attn, ffn, d=8, act=silu)", 2208, renamed(BOTTLENECK, "adapter")
+    ),
+    "bert__parallel": Case(
+        "parallel(ffn, d=16)", 2144, renamed(BOTTLENECK, "parallel")
+    ),
+    "bert__parallel_learned_scale": Case(
+        SCALED, 2146, renamed({**BOTTLENECK, "scaling": "s"}, "scaled")
+    ),
+    "bert__lora": Case("lora(q, v, r=4)", 1024, renamed(LORA, "lora")),
+    "llama__lora": Case("lora(q, v, r=4)", 896, renamed(LORA, "lora")),
+    "bert__lora_all": Case("lora(q, k, v, up, down, r=4)", 3072, renamed(LORA, "lora")),
+    # They scale what `up` gives, before the activation, and in Llama what `down` gives.
+    "bert__ia3": Case("ia3(k, v, up)", 256, renamed({"lora_B": "l"}, "ia3")),
+    "llama__ia3": Case("ia3(k, v, down)", 128, renamed({"lora_B": "l"}, "ia3")),
+    # Their norm is of W + B A without alpha / r and has a gradient; the bias is scaled.
+    "bert__dora": Case(DORA, 1152, renamed({**LORA, "m.weight": "m"}, "scaled_dora")),
+    # Their diagonals are stored, and trained, as whole matrices.
+    "bert__vera": Case(
+        VERA,
+        4160,
+        renamed({"vera_B": "L", "vera_D": "D"}, "dense_vera"),
+        renamed(LORA, "dense_vera", "shared_parameters.ad"),
+    ),
+    # Their stacked LoRAs feed the second with what the first adds.
+    "bert__compose_stack_lora": Case(
+        STACKED_LORA,
+        2048,
+        renamed({"lora_A": "A1", "lora_B": "B1"}, "stacked", "a1")
+        | renamed({"lora_A": "A2", "lora_B": "B2"}, "stacked", "a2"),
+    ),
+    # Their average of two divides the weighted sum by two.
+    "bert__compose_average_lora": Case(
+        "lora(q, v, r=4, alpha=2) + lora(q, v, r=4, alpha=6)",
+        2048,
+        renamed(LORA, "lora", "a1") | renamed(LORA, "lora_2", "a2"),
+    ),
+    "bert__compose_average_pfeiffer": Case(
+        AVERAGE,
+        2208,
+        renamed(FIRST, "average", "a1") | renamed(SECOND, "average", "a2"),
+    ),
+    "bert__compose_fuse_pfeiffer": Case(
+        FUSED,
+        8480,
+        renamed(FIRST, "fused", "a1") | renamed(SECOND, "fused", "a2") | FUSION,
+    ),
+}
+
+NOT_YET = {
+    **dict.fromkeys(
+        (
+            "bert__prefix_flat",
+            "bert__prefix_mlp",
+            "bert__mam",
+            "bert__unipelt",
+            "bert__compose_stack_prefix_flat",
+            "llama__prefix_flat",
+        ),
+        "attention is no place yet",
+    ),
+    **dict.fromkeys(
+        ("bert__compacter", "bert__compacter_pp", "llama__compacter"),
+        "not in the library yet",
+    ),
+    "bert__compose_stack_pfeiffer": "n of a second method is that of the base",
+    "bert__compose_batchsplit_pfeiffer": "a method cannot name rows of the batch",
+    "bert__compose_parallel_pfeiffer": "a method cannot repeat the batch",
+    "bert__compose_split_pfeiffer": "a method cannot name token positions",
+    "bert__loreft": "a method cannot name token positions",
+    "bert__loreft_tied": "a method cannot name token positions",
+    "bert__noreft": "a method cannot name token positions",
+    "bert__direft": "a method cannot name token positions",
+    "bert__prompt": "no place edits the sequence of embeddings",
+    "bert__pfeiffer_inv_nice": "no place edits the sequence of embeddings",
+}
+
+
+def base(name: str, attention: str) -> Any:
+    """Their base model, and the inputs."""
+    architecture = name.partition("__")[0]
+    made = MODELS[architecture](attention).eval()
+    tensors = load_file(GOLDEN / f"{architecture}.safetensors")
+    made.load_state_dict(group(tensors, "base"))
+    return made, group(tensors, "in")
+
+
+def group(tensors: Tensors, name: str) -> Tensors:
+    """The tensors of one group, without its name."""
+    prefix = f"{name}/"
+    return {
+        k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+    }
+
+
+def case_tensors(name: str) -> Tensors:
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+def ours(name: str, case: Case, named: Iterable[str]) -> str:
+    """Our name, among those of all tensors, of one of theirs."""
+    for key, suffix in case.shared.items():
+        if name.endswith(f".{key}"):
+            return next(own for own in named if own.endswith(f".{suffix}"))
+    key = next(key for key in case.names if name.endswith(f".{key}"))
+    owner = name.removesuffix(f".{key}")
+    for pattern, place in PLACES:
+        owner = re.sub(pattern, place, owner)
+    return f"{owner}.{case.names[key]}"
+
+
+def _bert(attention: str) -> Any:
+    config = BertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        vocab_size=128,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0,
+        attention_probs_dropout_prob=0,
+    )
+    return BertForMaskedLM._from_config(config, attn_implementation=attention)
+
+
+def _llama(attention: str) -> Any:
+    config = LlamaConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        vocab_size=128,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM._from_config(config, attn_implementation=attention)
+
+
+MODELS = {"bert": _bert, "llama": _llama}
