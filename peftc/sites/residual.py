@@ -105,7 +105,7 @@ def _is_inner(node: fx.Node) -> bool:
 def _total(node: fx.Node) -> fx.Node:
     """The sum that a value is, before what is done to the sum as a whole."""
     while ops.name(node) in _JOINT and len(ops.inputs(node)[0].users) == 1:
-        (node,) = ops.inputs(node)
+        node = ops.inputs(node)[0]
     return node
 
 

@@ -40,7 +40,7 @@ class ParallelDroppedOut(Layer):
     def forward(self, x: torch.Tensor) -> Any:
         y = self.norm(x)
         both = self.attend(y) + self.feed(y)
-        return x + F.dropout(both, 0.1, self.training)
+        return x + F.dropout(both, 0.1, self.training).type_as(x)
 
 
 class Scaled(Layer):
