@@ -23,6 +23,7 @@ from peftc.rewrite.check import check_located
 from peftc.rewrite.print import graph_text
 from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
+from peftc.runtime.needed import erase
 from peftc.sites.anchors import Capture
 from peftc.sites.capture import ties
 from peftc.sites.locate import locate
@@ -72,6 +73,7 @@ class Backend:
         model = self._model()
         check_owners(model, self.owners)
         binding = read(gm.graph, (self.layout,), _named(model))
+        erase(gm)
         regions = checkpoint.inline(gm)
         self._rewrite(gm.graph, binding, ties(model))
         self.captures.add(graph_text(gm.graph, _names(binding)))

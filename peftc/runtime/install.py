@@ -19,6 +19,7 @@ from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fit import check_fit
 from peftc.runtime.handle import Handle
 from peftc.runtime.names import CHILD
+from peftc.runtime.needed import add_marks
 from peftc.runtime.parameters import attach
 from peftc.runtime.recipe import GRAPHS, Captures, Recipe
 from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
@@ -118,6 +119,7 @@ def _parts(model: Any) -> Iterator[str]:
 def _take_over(model: nn.Module, handle: Handle) -> None:
     """Everything that changes the behaviour of the instance."""
     add_tripwires(model, handle.attached.owners, handle.switch)
+    add_marks(model, handle.attached.owners)
     for entry in handle.entries:
         entry.module.__dict__["forward"] = entry
     quiet_input_gradients(model)
