@@ -19,7 +19,6 @@ MODULES = (
     "knobs",
     "equations",
     "attention",
-    "choices",
     "plan",
     "capture",
     "rewrite",

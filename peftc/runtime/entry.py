@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import threading
 import types
 import weakref
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,13 +32,15 @@ from peftc.runtime.backend import Backend, check_owners
 from peftc.runtime.bind import Forward, Layout, bound, ran_unadapted
 from peftc.runtime.tripwire import capturing, ours
 from peftc.sites.capture import plain_buffers
-from peftc.sites.tracing import tracing
+from peftc.sites.recording import install_output_hooks, lacks_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peftc.runtime.recipe import Captures, Recipe
     from peftc.runtime.tripwire import Switch
+
+_LOGGING = ("debug", "info", "warning", "error", "warning_once", "info_once")
 
 
 class Entry:
@@ -92,13 +94,19 @@ class Entry:
         if self.switch.bypassed:
             return self.original(*args, **kwargs)
         if _records_outputs(self.root, kwargs):
-            _install_output_hooks(self.root)
+            install_output_hooks(self.root)
         try:
-            with _capture(self.recipe.limit):
-                return self._forward()(*args, **kwargs)
+            return self._run(args, kwargs)
         except PeftcError as error:
-            self._forget_after(error)
-            raise
+            if error.__cause__ is None or not lacks_hooks(error.__cause__):
+                self._forget_after(error)
+                raise
+        install_output_hooks(self.root)
+        return self._run(args, kwargs)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with _capture(self.recipe.limit):
+            return self._forward()(*args, **kwargs)
 
     def _forget_after(self, error: PeftcError) -> None:
         """Compile anew after a run that Dynamo did not capture.
@@ -175,14 +183,16 @@ class SubEntry(Entry):
 
 
 def _settings(limit: int) -> Any:
-    """Around a capture: our settings.
+    """Dynamo's settings for a capture; they are thread-local, so set in every call.
 
     `optimize_ddp` would split the graph before we see it; without the hook guards a
-    hook that is added later is ignored.
+    hook that is added later is ignored; Transformers logs inside forwards.
     """
-    return tracing(
+    known = (getattr(logging.Logger, name, None) for name in _LOGGING)
+    return torch._dynamo.config.patch(
         optimize_ddp=False,
         skip_nnmodule_hook_guards=False,
+        ignore_logging_functions={function for function in known if function},
         recompile_limit=limit,
         fail_on_recompile_limit_hit=True,
         suppress_errors=False,
@@ -227,18 +237,3 @@ def _reason(error: Unsupported) -> str:
 
 
 _RECORDED = ("output_hidden_states", "output_attentions", "output_router_logits")
-
-
-def _install_output_hooks(model: nn.Module) -> None:
-    """Let Transformers hook its layers now: it takes a lock, which cannot be captured.
-
-    Only for calls that need the hooks: a model with them cannot be pickled.
-    """
-    if find_spec("transformers.utils.output_capturing") is None:
-        return
-    from transformers import PreTrainedModel
-    from transformers.utils.output_capturing import maybe_install_capturing_hooks
-
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            maybe_install_capturing_hooks(module)

@@ -8,6 +8,7 @@ reference to its parameters.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import torch
 from peftc.diagnostics.capture import CaptureFailed
 from peftc.diagnostics.core import fail
 from peftc.sites.inputs import example_inputs
-from peftc.sites.tracing import tracing
+from peftc.sites.recording import install_output_hooks, lacks_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,12 +81,13 @@ def capture(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Captur
     given = example_inputs(model, inputs)
     plain_buffers(model)
     keeper = _Keeper(model)
-    try:
-        _trace(model, given, keeper)
-    except Exception as error:
-        if keeper.captured is None:
-            keeper.model = None
-            raise fail(_failure(model, error)) from error
+    error = _trace(model, given, keeper)
+    if error is not None and lacks_hooks(error):
+        install_output_hooks(model)
+        error = _trace(model, given, keeper)
+    if error is not None:
+        keeper.model = None
+        raise fail(_failure(model, error)) from error
     captured = keeper.give()
     for node in captured.graph.find_nodes(op="placeholder"):
         # It holds the example value, which for a parameter is the parameter.
@@ -93,7 +95,9 @@ def capture(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Captur
     return captured
 
 
-def _trace(model: nn.Module, given: dict[str, Any], keep: _Keeper) -> None:
+def _trace(model: nn.Module, given: dict[str, Any], keep: _Keeper) -> Exception | None:
+    """Give the graph to `keep`, or say why there is none."""
+
     def forward(**inputs: Any) -> Any:
         if not torch.compiler.is_compiling():
             raise _NotTracedError("compilation is switched off in this process")
@@ -104,8 +108,14 @@ def _trace(model: nn.Module, given: dict[str, Any], keep: _Keeper) -> None:
     fresh = FunctionType(
         code, forward.__globals__, "forward", None, forward.__closure__
     )
-    with tracing(), torch.compiler.set_stance("default"):
-        torch.compile(fresh, backend=keep, fullgraph=True, dynamic=False)(**given)
+    with _quiet_loggers(), torch.compiler.set_stance("default"):
+        compiled = torch.compile(fresh, backend=keep, fullgraph=True, dynamic=False)
+        try:
+            compiled(**given)
+        except Exception as error:
+            # Whatever a model raises while it is traced is why there is no graph.
+            return None if keep.captured is not None else error
+    return None
 
 
 def plain_buffers(model: nn.Module) -> None:
@@ -116,6 +126,15 @@ def plain_buffers(model: nn.Module) -> None:
     """
     for buffer in model.buffers():
         vars(buffer).pop("_is_buffer", None)
+
+
+def _quiet_loggers() -> Any:
+    """Let log calls pass through the tracer without effect."""
+    words = ("debug", "info", "warning", "error", "warning_once", "info_once")
+    methods = {getattr(logging.Logger, word, None) for word in words} - {None}
+    from torch._dynamo import config
+
+    return config.patch(ignore_logging_functions=methods)
 
 
 def _parameter_names(graph: fx.Graph, model: nn.Module) -> dict[fx.Node, str]:

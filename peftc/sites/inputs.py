@@ -48,8 +48,11 @@ def example_inputs(
     accepted = inspect.signature(model.forward).parameters
     main = _main(model)
     like = next(model.parameters(), torch.empty(0))
-    made = _made(model, _known(accepted, main) - given.keys(), like)
-    if "use_cache" in accepted:
+    config = getattr(model, "config", None)
+    caches = ("use_cache",) if _said(config, "use_cache") is not None else ()
+    known = _known(accepted, (*main, *caches))
+    made = _made(config, known - given.keys(), like)
+    if "use_cache" in known:
         made["use_cache"] = False
     made |= {name: _alike(value, like) for name, value in given.items()}
     needed = [name for name, said in accepted.items() if _is_needed(said)]
@@ -63,11 +66,11 @@ def example_inputs(
 
 
 def _known(
-    accepted: Mapping[str, inspect.Parameter], main: tuple[str, ...]
+    accepted: Mapping[str, inspect.Parameter], others: tuple[str, ...]
 ) -> set[str]:
-    """The arguments that a forward takes by name."""
+    """The arguments that a forward takes by name, the others if it hands on any."""
     takes_any = any(said.kind is said.VAR_KEYWORD for said in accepted.values())
-    return {*accepted, *(main if takes_any else ())}
+    return {*accepted, *(others if takes_any else ())}
 
 
 def _main(model: Any) -> tuple[str, ...]:
@@ -80,8 +83,7 @@ def _is_needed(said: inspect.Parameter) -> bool:
     return said.default is said.empty and not is_many
 
 
-def _made(model: nn.Module, wanted: set[str], like: torch.Tensor) -> dict[str, Any]:
-    config = getattr(model, "config", None)
+def _made(config: Any, wanted: set[str], like: torch.Tensor) -> dict[str, Any]:
     real = like.dtype if like.is_floating_point() else torch.float32
     return {
         name: like.new_ones(sizes, dtype=torch.long if is_token else real)
@@ -130,15 +132,19 @@ def _targets(config: Any) -> Sizes:
 
 
 def _image(config: Any) -> Sizes:
-    """Images; clips where there are frames.  None where tokens say where they are: how
+    """Images; films where there are frames.  None where tokens say where they are: how
     many of them an image takes is known to its processor alone."""
-    channels = _said(config, "num_channels")
-    if channels is None or _said(config, "image_token_id", "image_token_index"):
+    channels, size = (
+        _said(config, "num_channels"),
+        _said(config, "image_size", "crop_size"),
+    )
+    has_tokens = _said(config, "image_token_id", "image_token_index") is not None
+    if has_tokens or channels is size is None:
         return None
-    size = _said(config, "image_size", "crop_size") or (HEIGHT, WIDTH)
+    size = size or (HEIGHT, WIDTH)
     height, width = (size, size) if isinstance(size, int) else size
-    frames = _said(config, "num_frames", "frames_per_clip")
-    return (BATCH, *([frames] if frames else []), channels, height, width)
+    frames = _said(config, "num_frames")
+    return (BATCH, *([frames] if frames else []), channels or 3, height, width)
 
 
 def _sound(config: Any) -> Sizes:

@@ -22,7 +22,7 @@ VIEWS = _words(
     """
     view reshape transpose permute contiguous unsqueeze squeeze flatten
     unflatten clone t view_as reshape_as movedim swapaxes _unsafe_view detach
-    getattr
+    getattr roll
     """
 )
 CASTS = _words(
@@ -40,6 +40,7 @@ PIECES = _words(
     split_copy
     """
 )
+JOINS = frozenset(("cat", "stack", "expand", "repeat"))
 SCALES = frozenset(("mul", "div", "neg"))
 SUMS = frozenset(("add", "sub"))
 ACTIVATIONS = _words(

@@ -123,10 +123,11 @@ def leaves(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _addition(node: fx.Node, sources: _Sources) -> Addition | None:
-    added = list(leaves(node))
-    base = min(added, key=lambda leaf: sources.flow.order[_origins(leaf)[-1]])
-    others = [leaf for leaf in added if leaf is not base]
-    for origin in _origins(base):
+    order = sources.flow.order
+    origins = {leaf: _origins(leaf, order) for leaf in leaves(node)}
+    base = min(origins, key=lambda leaf: min(map(order.__getitem__, origins[leaf])))
+    others = [leaf for leaf in origins if leaf is not base]
+    for origin in origins[base]:
         ways = {leaf: sources.flow.between(origin, leaf, node) for leaf in others}
         if ways and all(sources.is_sublayer(*leaf_way) for leaf_way in ways.items()):
             branches = tuple(_branches(node, base, ways, sources.attentions))
@@ -134,13 +135,29 @@ def _addition(node: fx.Node, sources: _Sources) -> Addition | None:
     return None
 
 
-def _origins(base: fx.Node) -> tuple[fx.Node, ...]:
-    """The value added, and what it is a scaled or rounded copy of."""
+def _origins(base: fx.Node, order: dict[fx.Node, int]) -> tuple[fx.Node, ...]:
+    """What a branch may start from: the value added, what it is a scaled or rounded
+    copy of, then all that it is put together from, the latest first."""
     found = [base]
     while ops.name(base) in _SCALED and ops.is_unary(base):
         base = ops.inputs(base)[0]
         found.append(base)
-    return tuple(found)
+    pieces: set[fx.Node] = set()
+    todo = found[-1:]
+    while todo:
+        node = todo.pop()
+        if node not in pieces and _is_laid_out(node):
+            todo.extend(ops.inputs(node))
+        pieces.add(node)
+    late_first = sorted(pieces, key=order.__getitem__, reverse=True)
+    return tuple(dict.fromkeys((*found, *late_first)))
+
+
+def _is_laid_out(node: fx.Node) -> bool:
+    """Whether the value is made of parts of others, scaled by numbers at most."""
+    operator = ops.name(node)
+    is_scaled = operator in _SCALED and ops.is_unary(node)
+    return is_scaled or operator in ops.PIECES | ops.JOINS
 
 
 def _branches(

@@ -4,19 +4,18 @@ In: the additions of a graph.  Out: `Stream`s, each with the layer of every addi
 the norms of post-LN blocks, and which streams feed others (encoder and decoder).
 
 An addition whose residual comes from an earlier addition by norms, casts and scales
-only is in its stream.  **A layer begins at each addition that mixes the tokens of its
-own stream**, by self-attention or by a convolution: what a stream adds before the first
-is in layer 0; cross-attention and feed-forward are in the layer that has begun.
+only is in its stream.  A stream with attentions that is made from the end of one other
+such stream alone is its next stage: its layers are numbered on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Literal
 
 from peftc.sites import ops
 from peftc.sites.flow import strip
+from peftc.sites.layers import layer_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,11 +33,17 @@ Stack = Literal["", "enc", "dec"]
 
 @dataclass(frozen=True)
 class Stream:
-    """Additions one after another; `layers[i]` is the layer of `additions[i]`."""
+    """Additions one after another, from the first layer on; `layers[i]` is the layer of
+    `additions[i]`."""
 
     additions: tuple[Addition, ...]
     layers: tuple[int, ...]
     stack: Stack = ""
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is an attention in it."""
+        return any(map(_attentions, self.additions))
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Streams:
 
     @property
     def layers(self) -> int:
-        """The number of layers of the deepest stream."""
-        return max((s.layers[-1] + 1 for s in self.all), default=0)
+        """The number of layers of the deepest stream with attentions, if any has."""
+        streams = [s for s in self.all if s.attends] or self.all
+        return max((s.layers[-1] + 1 for s in streams), default=0)
 
 
 def find_streams(
@@ -65,14 +71,39 @@ def find_streams(
     chains = _chains(additions, flow, products)
     crossing, feeding = _crossings(chains, flow)
     readers = {norm.x: norm for norm in norms if norm.is_call}
-    streams = []
+    streams: list[Stream] = []
     for number, chain in enumerate(chains):
         chain = _with_norms(chain, readers)
         is_reader = any(a.out in crossing for add in chain for a in _attentions(add))
         stack: Stack = "dec" if is_reader else "enc" if number in feeding else ""
-        begins = [_mixes(addition, crossing) for addition in chain]
-        streams.append(Stream(chain, _layers(begins), stack))
-    return Streams(tuple(streams), crossing)
+        streams.append(_numbered(chain, stack, crossing))
+    return Streams(_staged(streams, flow, products), crossing)
+
+
+def _numbered(
+    chain: tuple[Addition, ...], stack: Stack, crossing: frozenset[fx.Node]
+) -> Stream:
+    numbers = layer_numbers("".join(_mixes(add, crossing) for add in chain))
+    layers = tuple(number for number in numbers if number is not None)
+    return Stream(chain[len(chain) - len(layers) :], layers, stack)
+
+
+def _staged(
+    streams: list[Stream], flow: Flow, products: Products
+) -> tuple[Stream, ...]:
+    """Number the layers of stages on, and give all stages of a stack its name."""
+    ends = {s.additions[-1].sum: i for i, s in enumerate(streams) if s.attends}
+    stops = ends.keys() | products.gathers.keys()
+    staged: list[Stream] = []
+    for stream in streams:
+        met = flow.back(stream.additions[0].origin, stops.__contains__) & stops
+        earlier = [ends[n] for n in met if n in ends]
+        if stream.attends and len(met) == len(earlier) == 1:
+            last = staged[earlier[0]]
+            layers = tuple(last.layers[-1] + 1 + number for number in stream.layers)
+            stream = replace(stream, layers=layers, stack=stream.stack or last.stack)
+        staged.append(stream)
+    return tuple(staged)
 
 
 def _chains(
@@ -126,17 +157,13 @@ def _crossings(
     return frozenset(crossing), frozenset(feeding)
 
 
-def _mixes(addition: Addition, crossing: frozenset[fx.Node]) -> bool:
-    """Whether the addition mixes the tokens of its own stream."""
-    attends = any(a.out not in crossing for a in _attentions(addition))
-    return attends or any(
-        ops.name(n) in ops.CONVOLUTIONS for b in addition.branches for n in b.nodes
-    )
-
-
-def _layers(begins: list[bool]) -> tuple[int, ...]:
-    numbers = accumulate(begins, initial=0)
-    return tuple(max(0, number - 1) for number in islice(numbers, 1, None))
+def _mixes(addition: Addition, crossing: frozenset[fx.Node]) -> str:
+    """What the addition mixes, as a letter of `layers`."""
+    attentions = _attentions(addition)
+    if attentions:
+        return "s" if any(a.out not in crossing for a in attentions) else "x"
+    nodes = (n for branch in addition.branches for n in branch.nodes)
+    return "c" if any(ops.name(n) in ops.CONVOLUTIONS for n in nodes) else "f"
 
 
 def _with_norms(

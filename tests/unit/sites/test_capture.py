@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import transformers as hf
 from torch import nn
 
 from peftc.diagnostics.core import PeftcError
@@ -190,3 +191,14 @@ def test_ties_are_in_the_order_of_the_model() -> None:
         ("table.weight", "out.weight"), ("table.weight", "out.weight")
     )
     assert ties(Model()) == {}
+
+
+def test_a_model_that_records_for_itself_is_traced() -> None:
+    """Transformers hooks the layers under a lock, which cannot be traced."""
+    facts: Any = {"hidden_sizes": [8, 8], "depths": [1, 1], "sr_ratios": [1, 1]}
+    shared = {"num_encoder_blocks": 2, "strides": [4, 2], "patch_sizes": [7, 3]}
+    heads = {"num_attention_heads": [1, 2], "decoder_hidden_size": 12}
+    config = hf.SegformerConfig(**facts, **shared, **heads)
+    with torch.device("meta"):
+        model = hf.SegformerForSemanticSegmentation(config).eval()
+    assert "decode_head.classifier.weight" in capture(model).names.values()

@@ -392,3 +392,54 @@ def test_a_matrix_that_enters_no_known_operator_is_said() -> None:
     why = told(model).why
     assert "no product" in why["layers.0.w"]
     assert "no product" in why["packed.in_proj_weight"]
+
+
+class Stages(Model):
+    """Layers, half of the tokens with twice the width, layers again."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.merge = nn.Linear(2 * WIDTH, WIDTH)
+        self.later = nn.ModuleList([Layer(), Layer()])
+
+    def forward(self, input_ids: torch.Tensor) -> Any:
+        x = self.table(input_ids)
+        for layer in self.layers:
+            x = layer(x)
+        x = self.merge(x.unflatten(1, (-1, 2)).flatten(2))
+        for layer in self.later:
+            x = layer(x)
+        return self.out(self.final(x))
+
+
+def test_layers_of_stages_are_numbered_on() -> None:
+    found = told(Stages(Layer(), Layer()))
+    assert found.survey.layers == 4
+    assert [s.layer for s in found.sites if s.role == "q"] == [0, 1, 2, 3]
+
+
+class Pieces(Layer):
+    """All tokens but the first attend among themselves, then the first joins them."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        first, rest = x[:, :1], x[:, 1:] + self.attend(self.norm(x[:, 1:]))
+        joined = torch.cat((first, rest), 1)
+        return joined + self.feed(self.other(joined))
+
+
+class Rejoined(Layer):
+    """Both sides of the sum are put together from pieces."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        first, rest = x[:, :1], x[:, 1:]
+        new = self.attend(self.norm(rest))
+        x = torch.cat((first, rest), 1) + torch.cat((new.mean(1, True), new), 1)
+        return x + self.feed(self.other(x))
+
+
+@pytest.mark.parametrize("layer", [Pieces, Rejoined])
+def test_a_residual_may_be_put_together_from_pieces(layer: type[Layer]) -> None:
+    found = told(Model(layer(), layer()))
+    assert found.survey.layers == 2
+    assert [s.layer for s in found.sites if s.role == "attn"] == [0, 1]
+    assert [s.layer for s in found.sites if s.role == "q"] == [0, 1]
