@@ -143,6 +143,17 @@ def writes(node: fx.Node) -> bool:
     return marked or "out" in node.kwargs
 
 
+def _drop_dead(graph: fx.Graph) -> None:
+    """Erase what nobody reads and what changes nothing.
+
+    `Graph.eliminate_dead_code` would go on to the bodies in the graph, such as the
+    backward of a `torch.autograd.Function`, and drop what writes in place there.
+    """
+    for node in reversed(graph.nodes):
+        if not node.users and not node.is_impure() and not writes(node):
+            graph.erase_node(node)
+
+
 Watcher = Callable[[str, Any], None]
 """Called after each pass with its name and what it made."""
 
@@ -179,7 +190,7 @@ class Manager:
         for one in self._stage("graph", Fact.BOUND):
             total += self._timed(one, capture, plan)
             self._show(one.name, capture.graph)
-        capture.graph.eliminate_dead_code(lambda node: node.is_impure() or writes(node))
+        _drop_dead(capture.graph)
         capture.graph.lint()
         return total
 

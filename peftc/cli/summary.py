@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from peftc.plan.types import Application, Memory, Plan, Rewrite
+    from peftc.view import Site
 
 
 def summary(plan: Plan) -> RenderableType:
@@ -48,12 +49,22 @@ def _row(group: list[Rewrite]) -> tuple[str, ...]:
     return (
         _role(first),
         _layers([r.site.layer for r in group if r.site.layer is not None]),
-        " x ".join(str(n) for _, n in sorted(site.sizes, reverse=True)),
+        _shape(site),
         " + ".join(_call(a) for a in first.applications),
         ", ".join(f"{t.name}[{','.join(map(str, t.shape))}]" for t in first.tensors),
         f"{trainable * len(group):,}",
         first.merge.kind + reason,
     )
+
+
+def _shape(site: Site) -> str:
+    """`64 x 32` for out x in; of an attention its heads and their widths together."""
+    if site.kind == "attention":
+        heads, groups, key, value = map(
+            site.size, ("heads", "kv_heads", "key", "value")
+        )
+        return f"{heads}/{groups} heads, {key} + {value}"
+    return " x ".join(str(n) for _, n in sorted(site.sizes, reverse=True))
 
 
 def _role(rewrite: Rewrite) -> str:

@@ -378,10 +378,11 @@ class UnknownPlace(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownFact(Diagnostic):
-    """A `where` names neither a fact of the place nor a knob that is a flag.
+    """A `where` names neither a fact of the place nor a knob that is a flag or a count.
 
-    `linear` and `norm` sites can be `biased`; other alternatives are flags of the
-    method.
+    `linear` and `norm` sites can be `biased`; `linear`, `hidden` and `attention` sites
+    are `causal` if tokens there see no later tokens.  Otherwise a flag of the method is
+    asked for, a `count` that is not 0, or a word: `positions is keep`.
 
     Wrong:
 
@@ -394,7 +395,7 @@ class UnknownFact(Diagnostic):
 
     code: ClassVar[str] = "PEFT266"
     title: ClassVar[str] = "unknown condition"
-    label: ClassVar[str] = "`{name}` is neither a fact of `{place}` nor a flag"
+    label: ClassVar[str] = "`{name}` is neither a fact of `{place}` nor a flag or count"
     help: ClassVar[str] = "{hint}"
     name: str
     place: str

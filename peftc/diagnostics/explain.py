@@ -19,6 +19,7 @@ MODULES = (
     "knobs",
     "equations",
     "attention",
+    "choices",
     "plan",
     "capture",
     "rewrite",

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from peftc.diagnostics.choices import BadChoice
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail, suggestion
 from peftc.diagnostics.definitions import (
     AxisElsewhere,
@@ -27,27 +29,43 @@ from peftc.diagnostics.definitions import (
 )
 from peftc.expr import numbers
 from peftc.expr.elaborate import Body, symbolic
-from peftc.expr.knobs import KNOB_TYPES, Given, convert, default_order, knob_types
+from peftc.expr.knobs import (
+    KNOB_TYPES,
+    Given,
+    Type,
+    convert,
+    default_order,
+    knob_types,
+)
 from peftc.expr.places import AXES, PLACES, TARGETS
 from peftc.expr.scope import REDIRECTIONS, TOKENS, kind_of
 from peftc.expr.spots import header, spot
 from peftc.expr.terms import FUNCTIONS
-from peftc.expr.uses import body_names, names_in
+from peftc.expr.uses import (
+    body_names,
+    expressions,
+    inside,
+    names_in,
+    sure_names,
+    tests,
+)
 from peftc.syntax import ast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from peftc.diagnostics.core import Diagnostic
+    from peftc.syntax.source import Span
     from peftc.view import Kind
 
 FACTS: Mapping[str, tuple[str, ...]] = {
-    "linear": ("biased",),
-    "hidden": (),
+    "linear": ("biased", "causal"),
+    "hidden": ("causal",),
     "norm": ("biased",),
-    "attention": (),
+    "attention": ("causal",),
 }
-"""What `where` may ask of a site: a bias of a linear, an offset of a norm."""
+"""What `where` may ask of a site: a bias of a linear, an offset of a norm; that tokens
+see no later tokens."""
 
 ALL_AXES = frozenset(axis for axes in AXES.values() for axis in axes)
 
@@ -59,7 +77,7 @@ def check_method(method: ast.Method) -> None:
         PeftcError: with all errors, those of the header first.
     """
     check = _Check(method)
-    for step in (_knobs, _defaults, _clauses):
+    for step in (_knobs, _choices, _defaults, _clauses):
         for found in step(check):
             check.errors.add(found)
     for clause in method.clauses:
@@ -110,7 +128,34 @@ def _knobs(check: _Check) -> Iterator[Diagnostic]:
             hint = near or f"types are {', '.join(KNOB_TYPES)}"
             span = spot(knob.span, knob.type, after=":")
             yield UnknownKnobType(span=span, name=knob.type, hint=hint)
+        yield from _words(knob)
     yield from _wrappers(check.method)
+
+
+def _words(knob: ast.Parameter) -> Iterator[Diagnostic]:
+    """The words of a choice differ, and its default is one of them."""
+    for word in dict.fromkeys(knob.words):
+        if knob.words.count(word) > 1 or word in numbers.TRUTH:
+            problem = f"`{word}` is a flag's value"
+            if word not in numbers.TRUTH:
+                problem = f"`{word}` stands twice"
+            yield BadChoice(span=spot(knob.span, word, after=":"), problem=problem)
+    default = knob.default
+    named = isinstance(default, ast.Name) and default.id in knob.words
+    if knob.words and default and not named:
+        problem = f"`{default.span.text}` is none of the words of `{knob.name}`"
+        hint = suggestion(default.span.text, knob.words)
+        yield BadChoice(span=default.span, problem=problem, hint=hint)
+
+
+def _choices(check: _Check) -> Iterator[Diagnostic]:
+    """What `choose` asks of a choice, wherever it stands."""
+    types = knob_types(check.method)
+    defaults = (p.default for p in check.method.params if p.default)
+    bodies = chain.from_iterable(map(expressions, check.method.clauses))
+    for expr in chain.from_iterable(map(inside, (*defaults, *bodies))):
+        if isinstance(expr, ast.Is):
+            yield from _choice(types, expr.name.id, expr.word, expr.span)
 
 
 def _used(method: ast.Method) -> set[str]:
@@ -154,6 +199,7 @@ def _defaults(check: _Check) -> Iterator[Diagnostic]:
         yield from error.diagnostics
         return
     params = {knob.name: knob for knob in check.method.params}
+    order = tuple(name for name in order if not params[name].words)
     yield from (e for knob in params.values() for e in _wrapper_default(knob))
     known: dict[str, numbers.Value] = dict.fromkeys(ALL_AXES)
     known |= dict.fromkeys(order)
@@ -223,16 +269,20 @@ def _clauses(check: _Check) -> Iterator[Diagnostic]:
         for earlier in clauses[:index]:
             if earlier.place == clause.place and _takes_all(earlier, clause):
                 span, line = header(clause.span), earlier.span.line
-                special = len(earlier.guard) < len(clause.guard)
+                special = len(str(earlier.guard)) < len(str(clause.guard))
                 hint = "put the special case first" if special else "join the two"
                 yield ClauseUnreachable(span=span, line=line, hint=hint)
                 break
 
 
 def _takes_all(earlier: ast.Clause, later: ast.Clause) -> bool:
+    """Whether each way to fulfil the later guard fulfils the earlier one."""
     if not earlier.guard:
         return True
-    return bool(later.guard) and set(later.guard) <= set(earlier.guard)
+    wanted = [set(one) for one in earlier.guard]
+    return bool(later.guard) and all(
+        any(one <= set(given) for one in wanted) for given in later.guard
+    )
 
 
 def _unknown_place(clause: ast.Clause) -> UnknownPlace:
@@ -247,13 +297,35 @@ def _guard(
     check: _Check, clause: ast.Clause, facts: tuple[str, ...]
 ) -> Iterator[Diagnostic]:
     types = knob_types(check.method)
-    flags = [name for name, kind in types.items() if kind.name == "flag"]
-    for name in clause.guard:
-        if name not in (*facts, *flags) or (name in types and name not in flags):
-            hint = suggestion(name, (*facts, *flags))
-            span = spot(header(clause.span), name, after="where")
+    deciding = [name for name, kind in types.items() if kind.name in ("flag", "count")]
+    for test in tests(clause):
+        name = test.name
+        if test.word:
+            yield from _choice(types, test.name, test.word, test.span)
+        elif name not in (*facts, *deciding) or (
+            name in types and name not in deciding
+        ):
+            hint = suggestion(name, (*facts, *deciding))
+            if name in types and types[name].words:
+                hint = f"`{name} is {types[name].words[0]}` asks for a word of it"
             place = clause.place
-            yield UnknownFact(span=span, name=name, place=place, hint=hint)
+            yield UnknownFact(span=test.span, name=name, place=place, hint=hint)
+
+
+def _choice(
+    types: Mapping[str, Type], name: str, word: str, span: Span
+) -> Iterator[Diagnostic]:
+    """`name is word`: a choice of the method, and one of its words."""
+    words = types[name].words if name in types else ()
+    if word in words:
+        return
+    choices = [name for name, kind in types.items() if kind.words]
+    problem = f"`{name}` is no knob with words to choose from"
+    hint = suggestion(name, choices)
+    if words:
+        problem = f"`{word}` is none of the words of `{name}`"
+        hint = suggestion(word, words) or f"they are {types[name].meaning}"
+    yield BadChoice(span=span, problem=problem, hint=hint)
 
 
 def _body(check: _Check, clause: ast.Clause) -> None:
@@ -261,8 +333,10 @@ def _body(check: _Check, clause: ast.Clause) -> None:
     kind = kind_of(clause.place)
     if kind is None:
         return
-    types = {name: t.name for name, t in knob_types(check.method).items()}
-    body = Body(symbolic(kind, types))
+    kinds = knob_types(check.method)
+    types = {name: t.name for name, t in kinds.items()}
+    counts = (name for name in sure_names(clause) if types.get(name) == "count")
+    body = Body(symbolic(kind, {**types, **dict.fromkeys(counts, "size")}))
     body.scope.tensors |= dict.fromkeys(check.ambiguous)
     body.read(clause)
     if not any(isinstance(s, ast.Rule) for s in clause.body):

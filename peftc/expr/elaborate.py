@@ -102,6 +102,7 @@ def _at_site(
         {**{n: Size.of(prefix + n) for n in whole}, **_axes(kind)},
         functions=words,
         flags=flags,
+        words=words,
         extents={**{prefix + n: v for n, v in whole.items()}, **sizes},
     )
 
@@ -124,6 +125,7 @@ def symbolic(kind: Kind, knobs: Mapping[str, str]) -> Scope:
         {**{n: Size.of(n) for n, t in knobs.items() if t == "size"}, **_axes(kind)},
         functions={n: None for n, t in knobs.items() if t == "function"},
         flags={n: None for n, t in knobs.items() if t == "flag"},
+        words={n: None for n, t in knobs.items() if t == "choice"},
         wrapped={n: _anything for n, t in knobs.items() if t == "method"},
     )
 

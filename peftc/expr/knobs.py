@@ -59,6 +59,7 @@ class Type:
     above: float = -math.inf
     below: float = math.inf
     percent: bool = False
+    words: tuple[str, ...] = ()
 
     def admits(self, value: float | Fraction) -> bool:
         """Whether a number lies in the range."""
@@ -94,9 +95,19 @@ def knob_types(method: ast.Method) -> Mapping[str, Type]:
     sizes, flags, heads = size_names(method), flag_names(method), head_names(method)
     types = {}
     for knob in method.params:
+        if knob.words:
+            types[knob.name] = _choice(knob.words)
+            continue
         name = knob.type or _inferred(knob, sizes, flags, heads)
         types[knob.name] = KNOB_TYPES.get(name, KNOB_TYPES["number"])
     return types
+
+
+def _choice(words: tuple[str, ...]) -> Type:
+    """One of some words."""
+    *some, last = (f"`{word}`" for word in words)
+    meaning = f"{', '.join(some)} or {last}"
+    return Type("choice", meaning, number=False, words=words)
 
 
 def _inferred(
@@ -208,6 +219,8 @@ def convert(name: str, kind: Type, given: Given) -> Knob:
 def _word(name: str, kind: Type, given: Given) -> Knob:
     if kind.name == "flag" and isinstance(given.value, bool):
         return given.value
+    if given.value in kind.words:
+        return given.value
     if kind.name == "function" and isinstance(given.value, str):
         if given.value not in WORDS:
             hint = suggestion(given.value, WORDS)
@@ -294,7 +307,7 @@ def _visit(
         circle = (*chain[chain.index(name) :], name)
         text = " depends on ".join(f"`{n}`" for n in circle)
         raise fail(DefaultCycle(span=knob.span, chain=text))
-    used = names_in(knob.default) if knob.default else ()
+    used = names_in(knob.default) if knob.default and not knob.words else ()
     for other in knobs:
         if other in used:
             _visit(other, (*chain, name), knobs, order)
@@ -318,6 +331,8 @@ class _Binding:
             return convert(name, kind, self.given[name])
         default = next(p.default for p in self.method.params if p.name == name)
         assert default is not None
+        if kind.words:
+            return convert(name, kind, Given(default.span.text, default.span))
         value = compute(default, known)
         assert value is not None
         if isinstance(value, Fraction) and kind.whole and value.denominator != 1:

@@ -129,12 +129,15 @@ def number(expr: ast.Expr | ast.Axes, names: Environment) -> Number | None:
 
 
 def flag(expr: ast.Expr | ast.Axes, names: Environment) -> bool | None:
-    """The value of an expression that must be a flag."""
+    """The value of an expression that must be a flag, or `knob is word`."""
+    if isinstance(expr, ast.Is):
+        word = names.get(expr.name.id)  # of a checked method, a choice
+        return None if word is None else word == expr.word
     value = None if isinstance(expr, ast.Axes) else compute(expr, names)
     known = isinstance(expr, ast.Name) and expr.id in names and value is None
     if not known and not isinstance(value, bool):
         problem = f"`{expr.span.text}` is no flag"
-        hint = "the first argument of `choose` is a knob of type `flag`"
+        hint = "the first argument of `choose` is a flag, or `knob is word`"
         raise fail(NotANumber(span=expr.span, problem=problem, hint=hint))
     return value if isinstance(value, bool) else None
 

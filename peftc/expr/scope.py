@@ -95,7 +95,8 @@ def silent() -> PeftcError:
 class Scope:
     """The names that one clause can use, as far as it has been read.
 
-    `numbers` and `functions` map knobs to values, None while these are not known;
+    `numbers`, `functions`, `flags` and `words` map knobs to values, None while these
+    are not known;
     `sizes` are the knobs and axes that may be sizes, under the names that the IR uses;
     `extents` their numbers where known.  `wrapped` gives what an inner method makes of
     a value of the place.
@@ -106,6 +107,7 @@ class Scope:
     sizes: Mapping[str, Size]
     functions: Mapping[str, str | None] = field(default_factory=dict)
     flags: Mapping[str, bool | None] = field(default_factory=dict)
+    words: Mapping[str, str | None] = field(default_factory=dict)
     wrapped: Mapping[str, Callable[[Leaf], Node]] = field(default_factory=dict)
     extents: Mapping[str, int] = field(default_factory=dict)
     tensors: dict[str, Value | None] = field(default_factory=dict)
@@ -124,7 +126,8 @@ class Scope:
     @property
     def knobs(self) -> frozenset[str]:
         """All knobs that values were given for, or types."""
-        known = (*self.numbers, *self.functions, *self.flags, *self.wrapped)
+        known = (*self.numbers, *self.functions, *self.words, *self.flags)
+        known = (*known, *self.wrapped)
         return frozenset(known) - set(AXES[self.kind])
 
     def variables(self) -> list[str]:
@@ -185,8 +188,9 @@ class Scope:
                 f"`{name.id}` is an index; it is written in brackets after a tensor"
             )
             return NotANumber(span=span, problem=problem)
-        if name.id in (*self.functions, *self.flags):
+        if name.id in (*self.functions, *self.flags, *self.words):
             what = "a function" if name.id in self.functions else "a flag"
+            what = "a choice of words" if name.id in self.words else what
             return NotANumber(span=span, problem=f"`{name.id}` is {what}")
         if name.id in TOKENS:
             hint = f"`mean(..., {name.id})` divides by it"

@@ -269,6 +269,11 @@ def _choose(expr: ast.Call, scope: Scope) -> Value:
 
 
 def _condition(expr: ast.Expr | ast.Axes, scope: Scope) -> bool | None:
+    """Whether it holds; None while that is not known."""
+    if isinstance(expr, ast.Is):
+        scope.read.add(expr.name.id)
+        known = scope.words.get(expr.name.id)  # of a checked method, a choice
+        return None if known is None else known == expr.word
     if isinstance(expr, ast.Name):
         scope.read.add(expr.id)
         if expr.id in scope.flags:
@@ -276,7 +281,7 @@ def _condition(expr: ast.Expr | ast.Axes, scope: Scope) -> bool | None:
         if expr.id in numbers.TRUTH:
             return numbers.TRUTH[expr.id]
     problem = f"`{expr.span.text}` is no flag"
-    hint = "the first argument of `choose` is a knob of type `flag`"
+    hint = "the first argument of `choose` is a flag, or `knob is word`"
     raise fail(NotANumber(span=expr.span, problem=problem, hint=hint))
 
 

@@ -38,7 +38,7 @@ def names_in(expr: Expr | ast.Axes) -> frozenset[str]:
 def children(expr: Expr | ast.Axes) -> tuple[Expr | ast.Axes, ...]:
     """The expressions directly inside an expression."""
     match expr:
-        case ast.Negate(operand) | ast.Transpose(operand):
+        case ast.Negate(operand) | ast.Transpose(operand) | ast.Is(operand):
             return (operand,)
         case ast.Binary(_, left, right):
             return (left, right)
@@ -86,9 +86,20 @@ def _everything(method: ast.Method) -> Iterator[Expr | ast.Axes]:
 @lru_cache(maxsize=256)
 def body_names(method: ast.Method) -> frozenset[str]:
     """All names that the clauses read, their guards included."""
-    guards = chain.from_iterable(clause.guard for clause in method.clauses)
+    asked = (test.name for clause in method.clauses for test in tests(clause))
     read = (names_in(e) for clause in method.clauses for e in expressions(clause))
-    return frozenset(guards).union(*read)
+    return frozenset(asked).union(*read)
+
+
+def tests(clause: ast.Clause) -> Iterator[ast.Test]:
+    """All that a guard asks."""
+    return chain.from_iterable(clause.guard)
+
+
+def sure_names(clause: ast.Clause) -> frozenset[str]:
+    """The knobs and facts that hold wherever a guard does."""
+    told = [{t.name for t in every if not t.word} for every in clause.guard]
+    return frozenset(set.intersection(*told) if told else ())
 
 
 def size_names(method: ast.Method) -> frozenset[str]:
@@ -112,7 +123,8 @@ def _sizes(expr: Expr | ast.Axes) -> tuple[Expr | ast.Axes, ...]:
 
 def flag_names(method: ast.Method) -> frozenset[str]:
     """Names that decide something: in `where`, or first in a `choose`."""
-    guards = chain.from_iterable(clause.guard for clause in method.clauses)
+    every = chain.from_iterable(map(tests, method.clauses))
+    guards = (test.name for test in every if not test.word)
     chosen = (
         e.args[0].id
         for e in _everything(method)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from peftc.diagnostics.attention import AttentionNotFound, WrappedRows
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
 from peftc.diagnostics.resolve import GuardLeavesNothing, WrongKind
+from peftc.expr.knobs import bind_knobs, knob_types
 from peftc.resolve.selectors import Selector, check_layers, reasons, select
 from peftc.syntax import ast
+from peftc.syntax.print import print_guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -91,13 +93,29 @@ def _wrap(request: Request, inner: tuple[Applied, ...]) -> Applied:
     site = inner[0].site
     if site.kind == "attention":
         _check_rows(request, inner)
+    method, knobs, call = request.method, request.knobs, request.span
+    own = [i for i, c in enumerate(method.clauses) if c.place == site.kind]
     clause = next(
-        (i for i, c in enumerate(request.method.clauses) if c.place == site.kind), None
+        (i for i in own if _holds(method.clauses[i].guard, method, knobs, site)), None
     )
     if clause is None:
-        raise fail(_wrong_kind(request, site, site.role, request.span))
-    method, knobs, call = request.method, request.knobs, request.span
+        raise fail(_no_wrapper(request, site, [method.clauses[i] for i in own]))
     return Applied(site, method, clause, knobs, call, call, inner)
+
+
+def _no_wrapper(
+    request: Request, site: Site, clauses: Sequence[ast.Clause]
+) -> WrongKind | GuardLeavesNothing:
+    """Why no clause of a wrapper fits a site."""
+    if not clauses:
+        return _wrong_kind(request, site, site.role, request.span)
+    return GuardLeavesNothing(
+        span=request.span,
+        method=request.method.name,
+        guard=", or ".join(print_guard(clause.guard) for clause in clauses),
+        count=1,
+        target=site.place,
+    )
 
 
 def _check_rows(request: Request, inner: tuple[Applied, ...]) -> None:
@@ -173,21 +191,22 @@ def _beside(site: Site, role: str, view: ModelView) -> Iterator[Site]:
 
 
 def _holds(
-    guard: tuple[str, ...], method: ast.Method, knobs: Mapping[str, Given], site: Site
+    guard: ast.Guard, method: ast.Method, knobs: Mapping[str, Given], site: Site
 ) -> bool:
-    return not guard or any(_fact(name, method, knobs, site) for name in guard)
+    """Whether all tests of one alternative hold at a site."""
+    true = partial(_is_true, method=method, knobs=knobs, site=site)
+    return not guard or any(all(map(true, tests)) for tests in guard)
 
 
-def _fact(
-    name: str, method: ast.Method, knobs: Mapping[str, Given], site: Site
+def _is_true(
+    test: ast.Test, method: ast.Method, knobs: Mapping[str, Given], site: Site
 ) -> bool:
-    """A fact of the site, or a flag of the method."""
-    if name == "biased":
-        return bool(site.bias)
-    if name in knobs:
-        return knobs[name].value is True
-    default = next(p.default for p in method.params if p.name == name)
-    return isinstance(default, ast.Name) and default.id == "true"
+    """A fact of the site; a flag, a number that is not 0, or a word of a knob."""
+    facts = {"biased": bool(site.bias), "causal": site.causal}
+    if test.name in facts:
+        return facts[test.name]
+    value = bind_knobs(method, knobs, dict(site.sizes))[test.name]
+    return value == test.word if test.word else bool(value)
 
 
 def _check_led(
@@ -227,13 +246,14 @@ def _unfit(
     if "attention" in places and lead and not any(_beside(lead[0], "attention", view)):
         return _no_attention(selector, lead[0], view)
     guards = {
-        " or ".join(c.guard)
+        print_guard(c.guard)
         for c in request.method.clauses
         if c.place in (sites[0].kind, *_redirections(request.method, sites[0]))
     }
     if not guards:
         return _wrong_kind(request, sites[0], str(selector), selector.span)
-    flags = [p.name for p in request.method.params if any(p.name in g for g in guards)]
+    flags = [n for n, t in knob_types(request.method).items() if t.name == "flag"]
+    flags = [name for name in flags if any(name in guard for guard in guards)]
     return GuardLeavesNothing(
         span=selector.span,
         method=request.method.name,

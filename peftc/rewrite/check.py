@@ -21,15 +21,15 @@ from peftc.rewrite.edit import is_own, now
 from peftc.rewrite.insert import BOTH
 from peftc.rewrite.print import op_name
 from peftc.rewrite.uses import anchors
-from peftc.sites.anchors import LinearAnchor
+from peftc.sites.anchors import EmbeddingAnchor, LinearAnchor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import fx
 
     from peftc.plan.types import Plan, Rewrite
-    from peftc.sites.anchors import Capture, Edit, Located
+    from peftc.sites.anchors import Anchor, Capture, Edit, Located
     from peftc.view import Site
 
 SAME_WEIGHT = ("t", "transpose", "permute", "to", "getattr", "contiguous", "detach")
@@ -37,33 +37,46 @@ SAME_WEIGHT = ("t", "transpose", "permute", "to", "getattr", "contiguous", "deta
 
 
 def check_located(
-    plan: Plan, located: Mapping[str, Located], used: Mapping[str, fx.Node]
+    plan: Plan,
+    located: Mapping[str, Located],
+    used: Mapping[str, fx.Node],
+    found: Iterable[Located] = (),
 ) -> None:
     """Every planned site whose weight this graph uses is located, with all its uses.
 
-    `used` maps parameter paths to their placeholders.  A site may be missing from a
-    graph that does not use it: a sub-entry captures a part of the model.
+    `used` maps parameter paths to their placeholders; `found` is all that was found in
+    the graph, planned or not.  A site may be missing from a graph that does not use it:
+    a sub-entry captures a part of the model, such as the embedding of a tied head.
 
     Raises:
         PeftcError: with one diagnostic for each site that would be left out.
     """
-    found = Diagnostics()
+    errors = Diagnostics()
+    looked_up = {a.call for a in _anchors(found) if isinstance(a, EmbeddingAnchor)}
     for rewrite in plan.rewrites:
-        strays = sorted(set(_strays(rewrite.site, located, used)))
+        strays = sorted(set(_strays(rewrite.site, located, used, looked_up)))
         if strays:
             users = ", ".join(f"`{name}`" for name in strays)
-            found.add(SiteNotFoundInGraph(site=rewrite.site.place, users=users))
-    found.check()
+            errors.add(SiteNotFoundInGraph(site=rewrite.site.place, users=users))
+    errors.check()
+
+
+def _anchors(found: Iterable[Located]) -> Iterator[Anchor]:
+    return (anchor for one in found for anchor in one.anchors)
 
 
 def _strays(
-    site: Site, located: Mapping[str, Located], used: Mapping[str, fx.Node]
+    site: Site,
+    located: Mapping[str, Located],
+    used: Mapping[str, fx.Node],
+    looked_up: set[fx.Node],
 ) -> Iterator[str]:
     """The operations that use a site's weight and belong to none of its anchors."""
     known = located.get(site.key)
     if known is None or not known.anchors:
+        others = looked_up if site.kind == "linear" else set()
         for node in _weights(site, used):
-            yield from (op_name(reader) for reader in node.users)
+            yield from (op_name(r) for r in node.users if r not in others)
     elif site.kind == "linear":
         calls = {a.call for a in known.anchors if isinstance(a, LinearAnchor)}
         for node in _weights(site, used):

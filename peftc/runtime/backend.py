@@ -23,6 +23,7 @@ from peftc.rewrite.check import check_located
 from peftc.rewrite.print import graph_text
 from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
+from peftc.runtime.needed import erase
 from peftc.sites.anchors import Capture
 from peftc.sites.capture import ties
 from peftc.sites.locate import locate
@@ -72,6 +73,7 @@ class Backend:
         model = self._model()
         check_owners(model, self.owners)
         binding = read(gm.graph, (self.layout,), _named(model))
+        erase(gm)
         regions = checkpoint.inline(gm)
         self._rewrite(gm.graph, binding, ties(model))
         self.captures.add(graph_text(gm.graph, _names(binding)))
@@ -86,12 +88,16 @@ class Backend:
         return model
 
     def _rewrite(self, graph: fx.Graph, binding: Binding, tied: Ties) -> None:
-        """Run the graph passes on the sites of the plan that the graph uses."""
+        """Run the graph passes on the bound sites that the graph uses.
+
+        A site that is used but not bound, because its owner is no part of the entry's
+        module, counts as not located, and is refused.
+        """
         plan = self.recipe.plan
-        planned = {r.site.key for r in plan.rewrites}
         found = locate(graph, binding.base, tied)
-        located = {one.site.key: one for one in found if one.site.key in planned}
-        check_located(plan, located, {p: n for n, p in binding.base.items()})
+        located = {o.site.key: o for o in found if o.site.key in binding.training}
+        used = {path: node for node, path in binding.base.items()}
+        check_located(plan, located, used, found)
         capture = Capture(graph, located, binding.tensors, binding.training)
         self.recipe.manager.rewrite(capture, plan)
 

@@ -54,10 +54,15 @@ class Layout:
     """The path of the module whose forward the entry is; empty for the model."""
 
 
-def layout(plan: Plan, signature: str, within: str = "") -> Layout:
-    """The layout of the sites owned by a module at or below `within`."""
-    prefix = f"{within}." if within else ""
-    rewrites = [r for r in plan.rewrites if r.site.owner.startswith(prefix)]
+def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> Layout:
+    """The layout of the sites owned by modules of the module at `within`.
+
+    A module counts wherever its path leads: an encoder has the embedding that the model
+    shares with it.
+    """
+    inside = set(model.get_submodule(within).modules())
+    owned = ((model.get_submodule(r.site.owner), r) for r in plan.rewrites)
+    rewrites = [rewrite for owner, rewrite in owned if owner in inside]
     reads = dict.fromkeys(read for r in rewrites for read in _reads(r))
     sites = tuple(r.site.key for r in rewrites)
     owners = tuple(r.site.owner for r in rewrites)

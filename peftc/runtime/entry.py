@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 import threading
 import types
 import weakref
@@ -33,14 +32,13 @@ from peftc.runtime.bind import Forward, Layout, bound, ran_unadapted
 from peftc.runtime.tripwire import capturing, ours
 from peftc.sites.capture import plain_buffers
 from peftc.sites.recording import install_output_hooks, lacks_hooks
+from peftc.sites.tracing import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peftc.runtime.recipe import Captures, Recipe
     from peftc.runtime.tripwire import Switch
-
-_LOGGING = ("debug", "info", "warning", "error", "warning_once", "info_once")
 
 
 class Entry:
@@ -183,16 +181,14 @@ class SubEntry(Entry):
 
 
 def _settings(limit: int) -> Any:
-    """Dynamo's settings for a capture; they are thread-local, so set in every call.
+    """Around a capture: our settings.
 
     `optimize_ddp` would split the graph before we see it; without the hook guards a
-    hook that is added later is ignored; Transformers logs inside forwards.
+    hook that is added later is ignored.
     """
-    known = (getattr(logging.Logger, name, None) for name in _LOGGING)
-    return torch._dynamo.config.patch(
+    return tracing(
         optimize_ddp=False,
         skip_nnmodule_hook_guards=False,
-        ignore_logging_functions={function for function in known if function},
         recompile_limit=limit,
         fail_on_recompile_limit_hit=True,
         suppress_errors=False,

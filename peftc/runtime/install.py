@@ -19,6 +19,7 @@ from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fit import check_fit
 from peftc.runtime.handle import Handle
 from peftc.runtime.names import CHILD
+from peftc.runtime.needed import add_marks
 from peftc.runtime.parameters import attach
 from peftc.runtime.recipe import GRAPHS, Captures, Recipe
 from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
@@ -26,6 +27,8 @@ from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
 from peftc.runtime.tripwire import Switch, add_tripwires
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
     from typing_extensions import Unpack
 
@@ -86,28 +89,37 @@ def _recipe(plan: Plan, manager: Manager, options: Options) -> Recipe:
 
 
 def _entries(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:
-    """The model's entry, and those of parts that `generate()` runs by themselves."""
+    """The model's entry, and those of the models inside it."""
     switch, captures, signature = Switch(), Captures(), plan_hash(recipe.plan)
-    whole = layout(recipe.plan, signature)
+    whole = layout(recipe.plan, signature, model)
     entries = [Entry(model, whole, recipe, switch, captures)]
     for path in _parts(model):
-        part = layout(recipe.plan, signature, path)
+        part = layout(recipe.plan, signature, model, path)
         if part.sites:
             entries.append(SubEntry(model, part, recipe, switch, captures))
     return tuple(entries)
 
 
-def _parts(model: Any) -> tuple[str, ...]:
-    """The encoder of an encoder-decoder: `generate()` runs it once, before the rest."""
-    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        return ()
-    encoder = model.get_encoder()
-    return tuple(path for path, m in model.named_modules() if m is encoder and path)
+def _parts(model: Any) -> Iterator[str]:
+    """The models inside the model that people and `generate()` run by themselves.
+
+    Its base, encoder, decoder and towers: what Transformers makes as a model of its
+    own, and what it names as encoder or decoder.  A layer called by itself is refused
+    by its tripwires.
+    """
+    from transformers import PreTrainedModel
+
+    named = [getattr(model, name, None) for name in ("get_encoder", "get_decoder")]
+    parts = {id(get()) for get in named if get is not None}
+    for path, module in model.named_modules():
+        if path and (isinstance(module, PreTrainedModel) or id(module) in parts):
+            yield path
 
 
 def _take_over(model: nn.Module, handle: Handle) -> None:
     """Everything that changes the behaviour of the instance."""
     add_tripwires(model, handle.attached.owners, handle.switch)
+    add_marks(model, handle.attached.owners)
     for entry in handle.entries:
         entry.module.__dict__["forward"] = entry
     quiet_input_gradients(model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from peftc.runtime.needed import remove_marks
 from peftc.runtime.parameters import detach
 from peftc.runtime.saving import ABSENT
 from peftc.runtime.tripwire import remove_tripwires
@@ -31,6 +32,7 @@ def remove(handle: Handle) -> None:
             if entry.previous is not None:
                 own["forward"] = entry.previous
     remove_tripwires(model, handle.switch)
+    remove_marks(model)
     detach(model, handle.attached)
     for name, value in handle.own.items():
         del model.__dict__[name]

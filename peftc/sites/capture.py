@@ -8,7 +8,6 @@ reference to its parameters.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from peftc.diagnostics.capture import CaptureFailed
 from peftc.diagnostics.core import fail
 from peftc.sites.inputs import example_inputs
 from peftc.sites.recording import install_output_hooks, lacks_hooks
+from peftc.sites.tracing import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -108,7 +108,7 @@ def _trace(model: nn.Module, given: dict[str, Any], keep: _Keeper) -> Exception 
     fresh = FunctionType(
         code, forward.__globals__, "forward", None, forward.__closure__
     )
-    with _quiet_loggers(), torch.compiler.set_stance("default"):
+    with tracing(), torch.compiler.set_stance("default"):
         compiled = torch.compile(fresh, backend=keep, fullgraph=True, dynamic=False)
         try:
             compiled(**given)
@@ -126,15 +126,6 @@ def plain_buffers(model: nn.Module) -> None:
     """
     for buffer in model.buffers():
         vars(buffer).pop("_is_buffer", None)
-
-
-def _quiet_loggers() -> Any:
-    """Let log calls pass through the tracer without effect."""
-    words = ("debug", "info", "warning", "error", "warning_once", "info_once")
-    methods = {getattr(logging.Logger, word, None) for word in words} - {None}
-    from torch._dynamo import config
-
-    return config.patch(ignore_logging_functions=methods)
 
 
 def _parameter_names(graph: fx.Graph, model: nn.Module) -> dict[fx.Node, str]:

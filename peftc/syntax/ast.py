@@ -113,8 +113,16 @@ class Binder(Node):
     body: Expr
 
 
+@dataclass(frozen=True)
+class Is(Node):
+    """`positions is shift`, as an argument of `choose`."""
+
+    name: Name
+    word: str
+
+
 Expr: TypeAlias = (
-    Number | Name | String | Negate | Binary | Call | Transpose | Index | Binder
+    Number | Name | String | Negate | Binary | Call | Transpose | Index | Binder | Is
 )
 
 
@@ -123,12 +131,14 @@ Expr: TypeAlias = (
 
 @dataclass(frozen=True)
 class Parameter(Node):
-    """A knob: `r: size = 8`.  `type` is one of resolve.types.KNOB_TYPES, or empty if
-    to be inferred; `default` is None for a required knob."""
+    """A knob: `r: size = 8`.  `type` is one of expr.knobs.KNOB_TYPES, or empty if to
+    be inferred; `default` is None for a required knob.  `words` are the values of one
+    that has no type but a choice: `positions: shift | keep = shift`."""
 
     name: str
     type: str = ""
     default: Expr | None = None
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,17 +194,29 @@ Statement: TypeAlias = Declare | Define | Rule | Loss
 
 
 @dataclass(frozen=True)
+class Test(Node):
+    """`biased`, or `positions is keep`: what a guard asks of a site or a knob."""
+
+    name: str
+    word: str = ""
+
+
+Guard: TypeAlias = tuple[tuple[Test, ...], ...]
+"""The alternatives of `where`, each of tests that must all hold; empty if always."""
+
+
+@dataclass(frozen=True)
 class Clause(Commented):
     """`on linear where biased or create { ... }`.
 
-    `place` is a kind of site (`linear`, `hidden`, `norm`) or a redirection such as
-    `ffn.down`: applied to the site `ffn`, the clause rewrites its linear `down`.
-    `guard` holds the alternatives of `where`: knobs that are flags, or facts of a site.
+    `place` is a kind of site (`linear`, `hidden`, `norm`, `attention`) or a redirection
+    such as `ffn.down`: applied to the site `ffn`, the clause rewrites its linear
+    `down`.
     """
 
     place: str
     body: tuple[Statement, ...]
-    guard: tuple[str, ...] = ()
+    guard: Guard = ()
     closing: tuple[str, ...] = ()  # comments before the closing brace
 
 

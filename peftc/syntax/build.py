@@ -96,9 +96,14 @@ class Builder(Transformer[Token, Any]):
         return _nodes(parts)
 
     def knob(self, name: Lexeme, kind: Part, default: Part) -> ast.Parameter:
-        last = default or kind or name
+        words = tuple(map(str, _names(kind))) if kind and len(kind) > 1 else ()
+        last = default or (kind[-1] if kind else name)
         span = name.span.to(last.span)
-        return ast.Parameter(str(name), str(kind or ""), default, span=span)
+        written = "" if words or not kind else str(kind[0])
+        return ast.Parameter(str(name), written, default, words, span=span)
+
+    def type(self, *parts: Lexeme) -> tuple[Lexeme, ...]:
+        return parts
 
     def clause(
         self, word: Lexeme, place: Lexeme, guard: Part, *parts: Part
@@ -106,8 +111,15 @@ class Builder(Transformer[Token, Any]):
         span = word.span.to(parts[-1].span)
         return ast.Clause(str(place), _nodes(parts), guard or (), span=span)
 
-    def guard(self, *parts: Lexeme) -> tuple[str, ...]:
-        return tuple(map(str, _names(parts)))
+    def guard(self, *parts: Part) -> ast.Guard:
+        return tuple(part for part in parts if isinstance(part, tuple))
+
+    def alternative(self, *parts: Part) -> tuple[ast.Test, ...]:
+        return _nodes(parts)
+
+    def test(self, name: Lexeme, _: Part, word: Part) -> ast.Test:
+        span = name.span.to((word or name).span)
+        return ast.Test(str(name), str(word or ""), span=span)
 
     def declare(self, shared: Part, kind: Lexeme, *parts: Part) -> ast.Declare:
         tensors = _nodes(parts)
@@ -221,6 +233,10 @@ class Builder(Transformer[Token, Any]):
     def axes(self, *parts: Part) -> ast.Axes:
         span = parts[0].span.to(parts[-1].span)
         return ast.Axes(_nodes(parts), span=span)
+
+    def choice(self, name: Lexeme, _: Part, word: Lexeme) -> ast.Is:
+        span = name.span.to(word.span)
+        return ast.Is(self.name(name), str(word), span=span)
 
     def range(self, name: Lexeme, size: ast.Expr) -> tuple[str, ast.Expr]:
         return str(name), size

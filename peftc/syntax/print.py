@@ -120,7 +120,8 @@ def _knobs(params: Iterable[ast.Parameter]) -> Doc:
 
 
 def _knob(knob: ast.Parameter) -> Doc:
-    kind = f": {knob.type}" if knob.type else ""
+    written = " | ".join(knob.words) or knob.type
+    kind = f": {written}" if written else ""
     default: Doc = (" = ", _expr(knob.default)) if knob.default else ""
     return (knob.name, kind, default)
 
@@ -129,11 +130,20 @@ def _knob(knob: ast.Parameter) -> Doc:
 
 
 def _clause(clause: ast.Clause) -> Doc:
-    guard = f" where {' or '.join(clause.guard)}" if clause.guard else ""
+    guard = f" where {print_guard(clause.guard)}" if clause.guard else ""
     lines: list[Doc] = [_commented(s, _statement(s)) for s in clause.body]
     lines += map(_comment, clause.closing)
     body: Doc = (Nest(tuple((HARD, line) for line in lines)), HARD) if lines else ""
     return _commented(clause, (f"on {clause.place}{guard} {{", body, "}"))
+
+
+def print_guard(guard: ast.Guard) -> str:
+    """The alternatives of a guard: `a and b is c or d`."""
+    return " or ".join(" and ".join(map(_test, tests)) for tests in guard)
+
+
+def _test(test: ast.Test) -> str:
+    return f"{test.name} is {test.word}" if test.word else test.name
 
 
 def _statement(statement: ast.Statement) -> Doc:
@@ -231,6 +241,8 @@ def _expr(expr: ast.Expr, least: int = SUM, tight: bool = False) -> Doc:
         return _number(expr)
     if isinstance(expr, ast.Name | ast.String):
         return expr.id if isinstance(expr, ast.Name) else f'"{expr.value}"'
+    if isinstance(expr, ast.Is):
+        return f"{expr.name.id} is {expr.word}"
     return _postfix(expr, tight)
 
 

@@ -41,7 +41,7 @@ ELSEWHERE = {
     "::test_separate_tokens_are_refused_where_there_are_none",
     "PEFT501": "tests/unit/rewrite/test_emit.py::test_an_unknown_function_is_refused",
     "PEFT600": _RULES + "test_1_the_marker_refuses_real_tensors",
-    "PEFT601": _RULES + "test_4_calling_an_inner_model_is_refused",
+    "PEFT601": _RULES + "test_4_calling_a_layer_is_refused",
     "PEFT602": _RUNTIME
     + "test_ten_rules.py::test_3_a_graph_without_a_marker_is_refused",
     "PEFT603": _RULES + "test_3_a_replaced_module_is_refused",

@@ -62,12 +62,13 @@ name_nodes = make(ast.Name, paths)
 
 def _expressions(inner: Any) -> Any:
     axes = make(ast.Axes, tuples(inner))
+    choices = make(ast.Is, make(ast.Name, names), names)
     ranges = tuples(st.tuples(names, inner), least=1, most=2)
     indices = tuples(make(ast.Name, names), least=1, most=2)
     return (
         make(ast.Negate, inner)
         | make(ast.Binary, st.sampled_from("+-*/@"), inner, inner)
-        | make(ast.Call, inner, tuples(inner | axes))
+        | make(ast.Call, inner, tuples(inner | axes | choices))
         | make(ast.Transpose, inner)
         | make(ast.Index, inner, indices)
         | make(ast.Binder, st.sampled_from(BINDERS), ranges, inner)
@@ -120,7 +121,13 @@ def _commented(node: Callable[..., Any], *parts: Any, **named: Any) -> Any:
 
 
 types = st.sampled_from(["", "size", "fraction", "method", "flag"])
-knobs = make(ast.Parameter, names, types, optional | expressions)
+knobs = make(ast.Parameter, names, types, optional | expressions) | make(
+    ast.Parameter,
+    names,
+    st.just(""),
+    optional | expressions,
+    tuples(names, least=2),
+)
 starts = make(ast.Random, names, tuples(expressions))
 tensors = make(ast.Tensor, names, tuples(expressions), optional | expressions | starts)
 kinds = st.sampled_from(["param", "buffer"])
@@ -130,7 +137,8 @@ statements = (
     | _commented(ast.Rule, names, expressions)
     | _commented(ast.Loss, expressions)
 )
-guards = tuples(names, most=2)
+asked = make(ast.Test, names, st.just("") | names)
+guards = tuples(tuples(asked, least=1, most=2), most=2)
 last_clauses = make(
     ast.Clause, paths, tuples(statements), guards, closing=comments, leading=comments
 )
@@ -166,6 +174,7 @@ def files(draw: st.DrawFn) -> ast.File:
 
 WORDS = (
     *("method", "spec", "let", "use", "on", "where", "or", "param", "buffer", "shared"),
+    *("and", "is", "|"),
     *("loss", "+=", "sum", "W'", "lora", "q", "r", "0..11", "8", "5%", "1e-4", '"a*"'),
     *("(", ")", "[", "]", "{", "}", ",", ":", ";", "=", "+", "-", "*", "/", "@", "~"),
     *("?", "..", ".T", "experts.up", "layers", "#", "\n", "\n", '"', "'", "é", "\t"),

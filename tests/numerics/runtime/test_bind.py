@@ -40,7 +40,8 @@ def read_all(graph: fx.Graph, *layouts: Layout) -> Binding:
 
 @pytest.fixture(scope="module")
 def whole() -> Layout:
-    return layout(plan_for(llama(layers=1)), "hash")
+    model = llama(layers=1)
+    return layout(plan_for(model), "hash", model)
 
 
 def test_what_is_passed(whole: Layout) -> None:
@@ -55,19 +56,21 @@ def test_what_is_passed(whole: Layout) -> None:
 
 
 def test_a_part_passes_its_own() -> None:
-    plan = plan_for(llama(layers=2))
-    part = layout(plan, "hash", "model.layers.1")
+    model = llama(layers=2)
+    plan = plan_for(model)
+    part = layout(plan, "hash", model, "model.layers.1")
     assert all(read.path.startswith("model.layers.1.") for read in part.reads)
     assert len(part.sites) == 2
-    assert not layout(plan, "hash", "model.layers.10").sites
-    assert part.signature != layout(plan, "hash").signature
+    assert not layout(plan, "hash", model, "lm_head").sites
+    assert part.signature != layout(plan, "hash", model).signature
 
 
 def test_scattered_rows_are_passed() -> None:
-    plan = plan_for(llama(layers=1))
+    model = llama(layers=1)
+    plan = plan_for(model)
     first, *rest = plan.rewrites
-    site = replace(first.site, rows=((0, 4), (8, 12)))
-    given = layout(replace(plan, rewrites=(replace(first, site=site), *rest)), "hash")
+    first = replace(first, site=replace(first.site, rows=((0, 4), (8, 12))))
+    given = layout(replace(plan, rewrites=(first, *rest)), "hash", model)
     (rows,) = [one for one in given.reads if one.name == ROWS]
     assert rows.path == f"{Q}.peftc.q.rows"
 
@@ -89,7 +92,8 @@ def test_a_marker_is_read_and_erased(whole: Layout) -> None:
 
 
 def test_markers_that_agree_are_one(whole: Layout) -> None:
-    part = layout(plan_for(llama(layers=1)), "hash", "model.layers.0")
+    model = llama(layers=1)
+    part = layout(plan_for(model), "hash", model, "model.layers.0")
     graph = graph_with((whole, {}), (part, {}))
     once = read_all(graph_with((whole, {})), whole)
     binding = read_all(graph, whole, part)
@@ -98,7 +102,8 @@ def test_markers_that_agree_are_one(whole: Layout) -> None:
 
 
 def test_markers_that_disagree_are_refused(whole: Layout) -> None:
-    part = layout(plan_for(llama(layers=1)), "hash", "model.layers.0")
+    model = llama(layers=1)
+    part = layout(plan_for(model), "hash", model, "model.layers.0")
     with refused("PEFT606"):
         other = {f"{Q}.peftc.q.low.A": "something_else"}
         read_all(graph_with((whole, {}), (part, other)), whole, part)
@@ -116,7 +121,7 @@ def test_other_parameters_are_known_by_identity() -> None:
         gm.recompile()
         return gm.forward
 
-    empty = layout(replace(plan_for(model), rewrites=()), "hash")
+    empty = layout(replace(plan_for(model), rewrites=()), "hash", model)
 
     def forward(ids: torch.Tensor) -> Any:
         marker(empty.signature, [])

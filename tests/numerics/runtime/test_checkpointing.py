@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from tests.numerics.runtime.tiny import added, compiled, llama, plan_for, tokens, twin
+from tests.numerics.runtime.tiny import (
+    added,
+    bart,
+    compiled,
+    llama,
+    plan_for,
+    t5,
+    tokens,
+    twin,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def step(model: Any, rows: int = 2) -> tuple[float, dict[str, Any], int]:
@@ -76,3 +88,41 @@ def test_hooks_for_reentrant_checkpointing_are_kept_away() -> None:
     handle.remove()
     model.activation_checkpointing_enable()
     assert embedding._forward_hooks
+
+
+def by_model(model: Any) -> None:
+    model.activation_checkpointing_enable()
+
+
+def by_hand(model: Any) -> None:
+    """Every flag there is, those of modules inside of layers too."""
+    for module in model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = reentrant_free
+
+
+def reentrant_free(function: Any, *args: Any) -> Any:
+    return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)
+
+
+@pytest.mark.parametrize("make", [t5, bart])
+@pytest.mark.parametrize(("enable", "when"), [(by_hand, "before"), (by_model, "after")])
+def test_an_encoder_decoder(
+    make: Callable[[], Any], enable: Callable[[Any], None], when: str
+) -> None:
+    base = make().train()
+    plain, saving = twin(base), twin(base)
+    if when == "before":
+        enable(saving)
+    for model in (plain, saving):
+        compiled(model, plan=plan_for(model, init="normal(0.5)", dropout=0.1))
+    if when == "after":
+        enable(saving)
+    loss, gradients, kept = step(plain)
+    other_loss, other_gradients, other_kept = step(saving)
+    assert loss == other_loss
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, other_gradients[name]), name
+    assert len(gradients) == len(other_gradients) == 12
+    assert other_kept < kept

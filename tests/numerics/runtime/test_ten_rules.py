@@ -168,7 +168,7 @@ def test_3_a_graph_without_a_marker_is_refused() -> None:
     graph.output(graph.call_function(torch.add, (graph.placeholder("x"), 1)))
     model = small()
     with refused("PEFT602"):
-        read(graph, [layout(plan_for(model), "s")], {})
+        read(graph, [layout(plan_for(model), "s", model)], {})
 
 
 @pytest.mark.parametrize("called_before", [False, True])
@@ -229,33 +229,71 @@ def test_3_ddp_does_not_split_the_graph() -> None:
 # --- 4: adapted modules run in our capture only -----------------------------------
 
 
-def test_4_calling_an_inner_model_is_refused() -> None:
+def states(model: Any) -> torch.Tensor:
+    """What the inner model says by itself."""
+    with torch.no_grad():
+        found = model.model(input_ids=tokens()).last_hidden_state
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def test_4_an_inner_model_is_adapted() -> None:
+    base = small()
+    model = twin(base)
+    compiled(model)
+    expected = states(hooked(twin(base), model))
+    assert not torch.equal(expected, states(base))
+    assert torch.equal(states(model), expected)
+    assert torch.equal(logits(model), adapted(model, base))
+    assert torch.equal(states(model), expected)
+
+
+def layer(model: Any) -> Any:
+    """A call of one layer, which is no model of its own."""
+    x = torch.zeros(1, 3, 32)
+    where = model.model.rotary_emb(x, torch.arange(3)[None])
+    return lambda run=model.model.layers[0]: run(x, position_embeddings=where)
+
+
+def test_4_calling_a_layer_is_refused() -> None:
     model = small()
     compiled(model)
     with refused("PEFT601"):
-        model.model(input_ids=tokens())
+        layer(model)()
     logits(model)
     with refused("PEFT601"):
-        model.model(input_ids=tokens())
+        layer(model)()
 
 
-def test_4_compiling_an_inner_model_is_refused() -> None:
+def test_4_compiling_a_layer_is_refused() -> None:
     model = small()
     compiled(model)
     with refused("PEFT601"):
-        outer(model.model)(input_ids=tokens())
+        layer(model)(outer(model.model.layers[0]))
     with pytest.raises(Exception, match=r"PEFT601|peftc"):
-        outer(model.model, fullgraph=True)(input_ids=tokens())
+        layer(model)(outer(model.model.layers[0], fullgraph=True))
+
+
+def test_4_compiling_an_inner_model_stays_adapted() -> None:
+    base = small()
+    model = twin(base)
+    compiled(model)
+    expected = states(hooked(twin(base), model))
+    for options in ({}, {"fullgraph": True}):
+        inner = outer(model.model, **options)
+        with torch.no_grad():
+            found = inner(input_ids=tokens()).last_hidden_state
+        assert torch.equal(found, expected)
 
 
 def test_4_what_was_compiled_while_disabled_is_refused_after() -> None:
     model = small()
-    inner = outer(model.model)
+    inner = outer(model.model.layers[0])
     handle = compiled(model)
     with handle.disabled():
-        inner(input_ids=tokens())
+        layer(model)(inner)
     with refused("PEFT601"):
-        inner(input_ids=tokens())
+        layer(model)(inner)
 
 
 @pytest.mark.parametrize("make", [t5, bart])
@@ -269,7 +307,7 @@ def test_4_the_encoder_is_adapted_in_training_and_generation(
     ids, options = tokens(), {"max_new_tokens": 5, "do_sample": False}
     mine = model.generate(input_ids=ids, **options)
     assert torch.equal(mine, reference.generate(input_ids=ids, **options))
-    assert [len(entry.layout.sites) for entry in handle.entries] == [6, 2]
+    assert [len(entry.layout.sites) for entry in handle.entries[:1]] == [6]
     mask = torch.ones_like(ids)
     mask[0, :2] = 0
     with torch.no_grad():

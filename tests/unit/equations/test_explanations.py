@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from peftc.diagnostics import attention, definitions, equations, knobs
+from peftc.diagnostics import attention, choices, definitions, equations, knobs
 from peftc.diagnostics.core import Diagnostic, PeftcError
 from peftc.resolve.files import gather
 from peftc.resolve.requests import requests
@@ -17,7 +17,7 @@ from peftc.syntax.source import Source
 
 CLASSES = [
     found
-    for module in (knobs, equations, definitions, attention)
+    for module in (knobs, equations, definitions, attention, choices)
     for found in vars(module).values()
     if isinstance(found, type) and issubclass(found, Diagnostic) and found.code
 ]

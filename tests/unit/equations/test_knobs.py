@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from peftc.diagnostics.core import PeftcError
+from peftc.expr.check import check_method
+from peftc.expr.elaborate import elaborate
+from peftc.expr.ir import Leaf, walk
 from peftc.expr.knobs import Given, bind_knobs, check_knobs, knob_types
 from peftc.syntax.parse import parse_method
 
@@ -51,6 +54,7 @@ def codes(knobs: str, **given: Given) -> list[str]:
         ("wide = true", "y' = choose(wide, y, 2 * y)", "flag"),
         ("wide", "y' = choose(wide, y, 2 * y)", "flag"),
         ("s: scale = 1", "y' = s * y", "scale"),
+        ("at: up | down = up", "y' = choose(at is up, y, 2 * y)", "choice"),
     ],
 )
 def test_inferred_types(knobs: str, body: str, expected: str) -> None:
@@ -173,3 +177,53 @@ def test_checking_needs_no_site() -> None:
 
 def test_defaults_in_a_circle_end_in_a_diagnostic() -> None:
     assert codes("a: size = c, c: size = a") == ["PEFT264"]
+
+
+# --- words and conditions ------------------------------------------------------------
+
+WORDS = "at: first | last = first, n = choose(at is last, 2, 1)"
+
+
+def test_a_choice_is_one_of_its_words_and_decides_defaults() -> None:
+    assert bound(WORDS) == {"at": "first", "n": 1}
+    assert bound(WORDS, at="last") == {"at": "last", "n": 2}
+    assert codes(WORDS, at=Given("lst")) == ["PEFT217"]
+    assert codes(WORDS, at=Given(True)) == ["PEFT217"]
+    assert codes("at: first | last") == ["PEFT216"]
+
+
+def test_a_word_may_be_the_name_of_a_knob_or_an_axis() -> None:
+    assert bound("n = 3, at: n | out = out") == {"n": 3, "at": "out"}
+
+
+def test_a_choice_decides_what_is_in_the_equation() -> None:
+    body = "param a[out], c[out]\ny' = y + choose(at is last, a, c)"
+    one = method("at: first | last = first", body)
+    check_method(one)
+    knobs = bind_knobs(one, {"at": Given("last")}, LINEAR)
+    rule = elaborate(one.clauses[0], knobs, LINEAR).rules["y"]
+    assert {n.name for n in walk(rule) if isinstance(n, Leaf)} == {"y", "a"}
+
+
+def guarded(guard: str) -> list[str]:
+    """The codes of a method whose first clause has an axis and a guard."""
+    text = f"""method m(n: count = 0, k: count = 0, f: flag = false, w: a | b = a)
+    on linear where {guard} {{ param A[n, in] = 0\ny' = y + k * sum(A) }}
+    on linear where f or w is b {{ y' = 2 * y }}"""
+    try:
+        check_method(parse_method(text))
+    except PeftcError as error:
+        return [d.code for d in error.diagnostics]
+    return []
+
+
+@pytest.mark.parametrize(
+    "guard", ["n", "n and f", "n and k or f and n", "n and w is b", "n and causal"]
+)
+def test_a_count_is_an_axis_where_it_is_not_zero(guard: str) -> None:
+    assert guarded(guard) == []
+
+
+@pytest.mark.parametrize("guard", ["f", "n or f", "k and n or w is a"])
+def test_a_count_that_may_be_zero_is_no_axis(guard: str) -> None:
+    assert guarded(guard) == ["PEFT241"]

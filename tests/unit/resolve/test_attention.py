@@ -111,3 +111,53 @@ def test_positions_start_behind_all_rows() -> None:
     text = [str(p.inputs) for p in plan.rewrites[0].programs]
     assert "scaled.s" not in text[0]
     assert "scaled.s" in text[2]
+
+
+GUARDS = """
+method m(n: count = 0, at: here | there = here) on attention where n and causal {
+  param K[n, key] ~ normal(0.02), V[n, value] ~ normal(0.02)
+  k' = K
+  v' = V
+}
+on attention where at is there and causal or at is here { start' = start + 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("knobs", "causal", "clause"),
+    [
+        ("n=2", True, 0),
+        ("n=2", False, 1),
+        ("n=2, at=there", False, None),
+        ("", True, 1),
+        ("at=there", True, 1),
+        ("at=there", False, None),
+    ],
+)
+def test_guards_ask_sites_numbers_and_words(
+    knobs: str, causal: bool, clause: int | None
+) -> None:
+    sites = tuple(replace(site, causal=causal) for site in TOY.sites)
+    view = replace(TOY, sites=sites)
+    if clause is None:
+        with pytest.raises(PeftcError, match="PEFT213"):
+            applied(f"{GUARDS} m({knobs})", view)
+    else:
+        assert {one.clause for one in applied(f"{GUARDS} m({knobs})", view)} == {clause}
+
+
+def test_guards_of_wrappers_hold() -> None:
+    """The clause of a wrapper is chosen at the site, as any other."""
+    text = """
+    method w(inner: method, on_causal: flag = true) on linear
+    where on_causal and causal {
+      param s[] = 1
+      y' = y + s * (inner(y) - y)
+    }
+    on linear where biased { y' = inner(y) }
+    """
+    causal = tuple(replace(site, causal=True) for site in TOY.sites)
+    view = replace(TOY, sites=causal)
+    assert {one.clause for one in applied(f"{text} w(lora(q))", view)} == {0}
+    with pytest.raises(PeftcError, match="PEFT213"):
+        applied(f"{text} w(lora(q), on_causal=false)", view)

@@ -196,8 +196,8 @@ def test_ties_are_in_the_order_of_the_model() -> None:
 def test_a_model_that_records_for_itself_is_traced() -> None:
     """Transformers hooks the layers under a lock, which cannot be traced."""
     facts: Any = {"hidden_sizes": [8, 8], "depths": [1, 1], "sr_ratios": [1, 1]}
-    shared = {"num_encoder_blocks": 2, "strides": [4, 2], "patch_sizes": [7, 3]}
-    heads = {"num_attention_heads": [1, 2], "decoder_hidden_size": 12}
+    shared: Any = {"num_encoder_blocks": 2, "strides": [4, 2], "patch_sizes": [7, 3]}
+    heads: Any = {"num_attention_heads": [1, 2], "decoder_hidden_size": 12}
     config = hf.SegformerConfig(**facts, **shared, **heads)
     with torch.device("meta"):
         model = hf.SegformerForSemanticSegmentation(config).eval()

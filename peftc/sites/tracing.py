@@ -1,0 +1,78 @@
+"""How our captures of a forward differ from any other `torch.compile`.
+
+In: Dynamo's settings for one capture.  Out: `tracing`, a context around a call that may
+capture.  Settings are thread-local, so they are made around every call.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._dynamo import config
+from torch._dynamo.variables import builtin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOGGING = ("debug", "info", "warning", "error", "warning_once", "info_once")
+_here = threading.local()
+
+
+@contextmanager
+def tracing(**settings: Any) -> Iterator[None]:
+    """Capture as we do: log calls pass without effect, and gradients are not asked for.
+
+    Transformers logs inside forwards; `_leave_out_requests` says the rest.
+    """
+    _leave_out_requests()
+    known = (getattr(logging.Logger, name, None) for name in _LOGGING)
+    ignored = {function for function in known if function}
+    before = getattr(_here, "depth", 0)
+    _here.depth = before + 1
+    try:
+        with config.patch(ignore_logging_functions=ignored, **settings):
+            yield
+    finally:
+        _here.depth = before
+
+
+@functools.cache
+def _leave_out_requests() -> None:
+    """Let `x.requires_grad = True` in a forward pass without effect, in our captures.
+
+    Forwards say so for the sake of reentrant checkpointing.  Dynamo cannot capture it,
+    and there is nothing to capture: in a frozen base no one reads that gradient.  Where
+    torch has neither of these methods, such a forward is refused.
+    """
+    for owner, name in _ASSIGNMENTS:
+        method = getattr(getattr(builtin, owner, None), name, None)
+        if method is not None:
+            setattr(getattr(builtin, owner), name, _lenient(method))
+
+
+_ASSIGNMENTS = (
+    ("SetAttrBuiltinVariable", "_call_setattr"),
+    ("BuiltinVariable", "call_setattr"),
+)
+"""Dynamo's tracing of `setattr`, by the names it has had."""
+
+
+def _lenient(method: Any) -> Any:
+    @functools.wraps(method)
+    def assign(self: Any, tx: Any, obj: Any, name: Any, value: Any) -> Any:
+        requested = getattr(_here, "depth", 0) and _asks_for_gradient(obj, name, value)
+        return value if requested else method(self, tx, obj, name, value)
+
+    return assign
+
+
+def _asks_for_gradient(obj: Any, name: Any, value: Any) -> bool:
+    if not isinstance(obj, torch._dynamo.variables.TensorVariable):
+        return False
+    given = [v.as_python_constant() for v in (name, value) if v.is_python_constant()]
+    return given == ["requires_grad", True]
