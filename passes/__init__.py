@@ -9,6 +9,8 @@ PLAN_PIPELINE = ("check-sizes", "derive-merge", "order-evaluation", "estimate-me
 GRAPH_PIPELINE = (
     "rewrite-linears",
     "rewrite-rows",
+    "rewrite-attention",
+    "rewrite-positions",
     "rewrite-edges",
     "rewrite-norms",
     "verify-rewrites",

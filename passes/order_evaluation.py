@@ -35,4 +35,4 @@ def order_evaluation(plan: Plan) -> Plan:
 
 
 def _with(rewrite: Rewrite, programs: dict[str, tuple[Program, ...]]) -> Rewrite:
-    return replace(rewrite, programs=programs[rewrite.site.key])
+    return replace(rewrite, programs=programs.get(rewrite.site.key, ()))

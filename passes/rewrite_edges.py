@@ -51,7 +51,7 @@ def _rewrite(use: Use[HiddenAnchor]) -> None:
     at = use.inserter(anchor.reader or after(h), anchor.h)
     (program,) = use.rewrite.programs
     new = emit(use.source(program, h, partial(_read, use, at, h)), at, use.memo)
-    replace(use.capture, Edit((use.key,), program.target, h, new, anchor.reader))
+    replace(use.capture, Edit((use.key,), (program.target,), h, new, anchor.reader))
 
 
 def _read(use: Use[HiddenAnchor], at: Inserter, h: fx.Node, name: str) -> fx.Node:

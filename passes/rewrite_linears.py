@@ -38,4 +38,4 @@ def rewrite_linears(capture: Capture, plan: Plan) -> int:
 def _rewrite(use: Use[LinearAnchor]) -> None:
     y = now(use.capture, use.anchor.y)
     new = emit_linear(use, y, use.inserter(after(y), use.anchor.call))
-    replace(use.capture, Edit((use.key,), "y", y, new))
+    replace(use.capture, Edit((use.key,), ("y",), y, new))

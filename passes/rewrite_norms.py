@@ -46,7 +46,7 @@ def _rewrite(use: Use[NormAnchor], program: Program) -> None:
     readers = sorted(u for u in old.users if use.key not in sites_of(u))
     at = use.inserter(readers[0], readers[0])
     new = emit(use.source(program, old, partial(_read, use)), at, {})
-    replace(use.capture, Edit((use.key,), program.target, old, new))
+    replace(use.capture, Edit((use.key,), (program.target,), old, new))
 
 
 def _read(use: Use[NormAnchor], name: str) -> fx.Node:

@@ -49,7 +49,7 @@ def _rewrite(group: list[Use[LinearAnchor]]) -> None:
     pieces = [(use, _piece(use, y, before)) for use in group]
     new = join(pieces, y, joiner(group, before))
     sites = tuple(use.key for use in group)
-    replace(first.capture, Edit(sites, "y", y, new))
+    replace(first.capture, Edit(sites, ("y",), y, new))
 
 
 def _piece(use: Use[LinearAnchor], y: fx.Node, before: fx.Node) -> fx.Node:

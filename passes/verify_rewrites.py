@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     requires={
         Fact.LINEARS_REWRITTEN,
         Fact.ROWS_REWRITTEN,
+        Fact.ATTENTIONS_REWRITTEN,
+        Fact.POSITIONS_REWRITTEN,
         Fact.EDGES_REWRITTEN,
         Fact.NORMS_REWRITTEN,
     },

@@ -37,6 +37,8 @@ class Fact(Enum):
     LINEARS_REWRITTEN = "sites that are whole linears compute their programs"
     ROWS_REWRITTEN = "sites that are rows of a fused linear compute their programs"
     EDGES_REWRITTEN = "hidden edges compute their programs"
+    ATTENTIONS_REWRITTEN = "attentions run over the rows of their programs"
+    POSITIONS_REWRITTEN = "tables of positions are read from where tokens start"
     NORMS_REWRITTEN = "gains and offsets compute their programs"
     VERIFIED = "the graph holds every rewrite the plan asks of it"
 

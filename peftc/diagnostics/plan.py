@@ -112,3 +112,26 @@ class UnreadablePlan(Diagnostic):
     title: ClassVar[str] = "cannot read this plan"
     label: ClassVar[str] = "{problem}"
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionsDoNotFit(Diagnostic):
+    """Methods move the first token beyond the model's table of positions.
+
+    Prefix tuning lets tokens begin at position p, as if the prefix came before them.  In
+    a model with learned absolute positions p and the text together must fit the table.
+
+    Example: `prefix(k, v, p=600)` on a BERT with 512 positions.
+
+    Fix: fewer rows, or leave the positions alone: `prefix(k, v, positions=keep)`.
+    """
+
+    code: ClassVar[str] = "PEFT320"
+    title: ClassVar[str] = "no position is left for a token"
+    label: ClassVar[str] = (
+        "`{table}` has {rows} positions; tokens would start at {start}"
+    )
+    help: ClassVar[str] = "use fewer rows, or `positions=keep`"
+    table: str
+    rows: int
+    start: int

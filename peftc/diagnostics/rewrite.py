@@ -177,6 +177,95 @@ class NotRepeatable(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionNotExtended(Diagnostic):
+    """A method adds keys and values to an attention whose call cannot take them.
+
+    The attention is one call of a kernel that hides its masks from the graph (flex
+    attention, a flash kernel of another package).  Longer keys would need another mask,
+    and guessing at it would be wrong in silence.
+
+    Example: `prefix(k, v)` on a model with `attn_implementation="flex_attention"`.
+
+    Fix: use an attention that is visible: `model.set_attn_implementation("sdpa")` keeps
+    a fused kernel, `"eager"` spells the attention out.
+    """
+
+    code: ClassVar[str] = "PEFT438"
+    title: ClassVar[str] = "this attention cannot be extended"
+    label: ClassVar[str] = "`{site}` is a call of `{op}`"
+    help: ClassVar[str] = 'call `model.set_attn_implementation("sdpa")` or `"eager"`'
+    exit_code: ClassVar[int] = 3
+    site: str
+    op: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepNotCarried(Diagnostic):
+    """Between scores and values there is a step that added keys have no meaning in.
+
+    Spelt-out attentions scale, cap, mask and drop their scores; what these do to the
+    scores of added keys is known.  A step that multiplies each key by a number of its
+    own, or an operator that is not known, leaves it open.
+
+    Example: an attention that multiplies its weights by a learned number per position.
+
+    Fix: apply the method to other layers, or use another implementation of the
+    attention: `model.set_attn_implementation("sdpa")`.
+    """
+
+    code: ClassVar[str] = "PEFT439"
+    title: ClassVar[str] = "an attention does more to its scores than is known"
+    label: ClassVar[str] = "`{site}`: `{op}` has no meaning for added keys"
+    help: ClassVar[str] = 'try `model.set_attn_implementation("sdpa")`'
+    exit_code: ClassVar[int] = 3
+    site: str
+    op: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsPerQuery(Diagnostic):
+    """Added keys depend on the token, but the attention's queries are no tokens.
+
+    A gate that depends on each token gives each query rows of its own.  Here the
+    attention works on windows, or on queries of several heads in one axis, so that its
+    queries are not the tokens that the sublayer reads.
+
+    Example: `gate(prefix(k, v), per_token=true)` on a model with windows.
+
+    Fix: let the rows depend on samples or on nothing: do without the gate at this site.
+    """
+
+    code: ClassVar[str] = "PEFT440"
+    title: ClassVar[str] = "the queries of this attention are no tokens"
+    label: ClassVar[str] = "`{site}`: rows for each token have no query to go to"
+    help: ClassVar[str] = "leave the gate out here, or pool it over tokens"
+    exit_code: ClassVar[int] = 3
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskNotFlat(Diagnostic):
+    """An equation reads which tokens are real, and the mask given does not say it.
+
+    `real` is read off the argument `attention_mask` (of a decoder with an encoder:
+    `decoder_attention_mask`) of shape [batch, tokens].  A mask that gives a row for each
+    query says what is seen, not what is there.
+
+    Example: `gate(lora(q, v))` on a BERT that is called with a mask of four axes.
+
+    Fix: give the mask of two axes; transformers makes the other one from it.
+    """
+
+    code: ClassVar[str] = "PEFT441"
+    title: ClassVar[str] = "the attention mask does not say which tokens are real"
+    label: ClassVar[str] = "`{site}` needs a mask [batch, tokens]; it has {rank} axes"
+    help: ClassVar[str] = "call the model with a mask of two axes"
+    exit_code: ClassVar[int] = 3
+    site: str
+    rank: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokensNotSeparate(Diagnostic):
     """An equation needs a batch and a token axis, and the activation has none such.
 

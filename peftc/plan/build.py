@@ -19,6 +19,7 @@ from peftc.expr.knobs import bind_knobs
 from peftc.expr.places import TAP
 from peftc.expr.sizes import NotWhole, Size
 from peftc.plan.equations import composed, equation_of, knob_sizes
+from peftc.plan.positions import moved_tables
 from peftc.plan.types import (
     DTYPE_BYTES,
     AddedTensor,
@@ -51,7 +52,8 @@ def build(
     size = sum(prod(p.shape) * DTYPE_BYTES.get(p.dtype, 4) for p in view.parameters)
     facts = ModelFacts(view.architecture, view.config_hash, count, view.layers, size)
     methods = dict(_methods(spec))
-    rewrites = _rewrites(spec, view)
+    made = _rewrites(spec, view)
+    rewrites = (*moved_tables(made, view), *made)
     return Plan(facts, seed, dtype, tuple(methods.values()), rewrites)
 
 

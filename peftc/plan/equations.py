@@ -82,10 +82,12 @@ def same_shape(rewrites: Sequence[Rewrite]) -> dict[object, list[Rewrite]]:
     """Rewrites grouped by all that their equations depend on.
 
     A model of 80 equal layers has a handful of groups; passes work once for each.
+    Rewrites without equations (moved tables of positions) are in none.
     """
     groups: dict[object, list[Rewrite]] = {}
     for rewrite in rewrites:
-        groups.setdefault(_signature(rewrite), []).append(rewrite)
+        if rewrite.applications:
+            groups.setdefault(_signature(rewrite), []).append(rewrite)
     return groups
 
 

@@ -19,6 +19,7 @@ from peftc.diagnostics.rewrite import (
 )
 from peftc.rewrite.edit import is_own, now
 from peftc.rewrite.insert import BOTH
+from peftc.rewrite.positions import START
 from peftc.rewrite.print import op_name
 from peftc.rewrite.uses import anchors
 from peftc.sites.anchors import EmbeddingAnchor, LinearAnchor
@@ -117,15 +118,21 @@ def check_rewritten(capture: Capture, plan: Plan) -> None:
 
 def _check_counts(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> None:
     key = rewrite.site.key
-    done = Counter(edit.target for edit in capture.edits if key in edit.sites)
+    edits = (edit for edit in capture.edits if key in edit.sites)
+    done = Counter(target for edit in edits for target in edit.targets)
     wanted = len(anchors(capture, rewrite))
-    for program in rewrite.programs:
-        count = done[program.target]
+    for target in _targets(rewrite):
+        count, place = done[target], rewrite.site.place
         if count != wanted:
-            place, target = rewrite.site.place, program.target
             found.add(
                 NotRewritten(site=place, target=target, found=count, wanted=wanted)
             )
+
+
+def _targets(rewrite: Rewrite) -> tuple[str, ...]:
+    if rewrite.site.kind == "embedding":
+        return (START,)
+    return tuple(program.target for program in rewrite.programs)
 
 
 def _check_tensors(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> None:
@@ -149,5 +156,5 @@ def _check_edit(capture: Capture, edit: Edit, found: Diagnostics) -> None:
         return
     for reader in edit.old.users:
         if not is_own(edit, reader):
-            name = op_name(reader)
-            found.add(OldValueRead(site=site, target=edit.target, reader=name))
+            name, target = op_name(reader), " and ".join(edit.targets)
+            found.add(OldValueRead(site=site, target=target, reader=name))

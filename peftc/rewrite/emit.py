@@ -7,7 +7,7 @@ Steps are computed in the type of the added tensors; where autocast is on, it de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,6 +68,14 @@ class Source:
 
 
 def emit(source: Source, at: Inserter, memo: Values) -> fx.Node:
+    """As `emit_value`; the node alone, with the target's token axes."""
+    value = emit_value(source, at, memo)
+    if source.program.target in ("y", "h") and value.lead != source.lead:
+        return at.put("expand_as", aligned(value, source.lead, at), source.target)
+    return value.node
+
+
+def emit_value(source: Source, at: Inserter, memo: Values) -> Value:
     """Insert the program's steps; returns the result in the type of its target.
 
     `memo` carries the parameter-space values from one use of a site to the next: they
@@ -122,12 +130,11 @@ def _dtype(source: Source, values: Values) -> torch.dtype:
     return reduce(torch.promote_types, floats or [example(source.target).dtype])
 
 
-def _finish(source: Source, value: Value, at: Inserter) -> fx.Node:
-    node, target = value.node, source.target
-    if source.program.target in ("y", "h") and value.lead != source.lead:
-        node = at.put("expand_as", aligned(value, source.lead, at), target)
-    dtype = example(target).dtype
-    return node if example(node).dtype == dtype else at.put("to", node, dtype)
+def _finish(source: Source, value: Value, at: Inserter) -> Value:
+    dtype = example(source.target).dtype
+    if example(value.node).dtype == dtype:
+        return value
+    return replace(value, node=at.put("to", value.node, dtype))
 
 
 # --- steps ------------------------------------------------------------------------

@@ -47,6 +47,11 @@ class Use(Generic[A]):
         """The site's key."""
         return self.rewrite.site.key
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the site's programs replace."""
+        return tuple(program.target for program in self.rewrite.programs)
+
     def tensor(self, name: str) -> fx.Node:
         """The placeholder of an added tensor (or of `rows`)."""
         return self.given(name, self.capture.tensors.get(self.key, {}).get(name))

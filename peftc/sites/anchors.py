@@ -99,11 +99,11 @@ class Edit:
     """One value of a graph replaced by another, for one reader or (None) for all.
 
     Only nodes that were inserted for `sites` go on reading `old`.  Several sites that
-    are rows of one linear are one edit.
+    are rows of one linear are one edit; `targets` are those of the programs it does.
     """
 
     sites: tuple[str, ...]
-    target: str
+    targets: tuple[str, ...]
     old: fx.Node
     new: fx.Node
     reader: fx.Node | None = None

@@ -55,6 +55,11 @@ class Attention:
     softmax: fx.Node | None = None
 
     @property
+    def weights(self) -> fx.Node:
+        """Spelt out: the left operand of the product that mixes the values."""
+        return _factors(self.out)[0]
+
+    @property
     def inputs(self) -> tuple[tuple[str, fx.Node], ...]:
         """The inputs under the role of what makes them."""
         return (("q", self.query), ("k", self.key), ("v", self.value))

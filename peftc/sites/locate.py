@@ -351,7 +351,8 @@ def _table_sites(reading: Reading, paths: Paths) -> Iterator[Found]:
         role = _table_role(table, gathers, reading, paths)
         rows, width = ops.shape(table)
         site = Site(
-            key=f"{_owner(path)}:{role}",
+            # Not of the role: positions that are given are an input like tokens.
+            key=f"{_owner(path)}:table",
             role=role,
             kind="embedding",
             owner=_owner(path),

@@ -368,7 +368,7 @@ def test_a_tied_head_and_table_are_two_sites() -> None:
     model = Model(Layer())
     model.out.weight = model.table.weight
     found = told(model)
-    assert found.site("table:emb").tied == "out.weight"
+    assert found.site("table:table").tied == "out.weight"
     assert found.site("out:head").tied == "table.weight"
 
 
