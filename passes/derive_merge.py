@@ -32,7 +32,9 @@ def derive_merge(plan: Plan) -> Plan:
     for group in same_shape(plan.rewrites).values():
         merge = _merge(group[0], methods)
         merges |= {rewrite.site.key: merge for rewrite in group}
-    rewrites = (replace(r, merge=merges.get(r.site.key, r.merge)) for r in plan.rewrites)
+    rewrites = (
+        replace(r, merge=merges.get(r.site.key, r.merge)) for r in plan.rewrites
+    )
     return replace(plan, rewrites=tuple(rewrites))
 
 

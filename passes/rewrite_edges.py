@@ -10,6 +10,7 @@ from peftc.rewrite.edit import after, now, replace
 from peftc.rewrite.emit import emit
 from peftc.rewrite.insert import replay
 from peftc.rewrite.linear import repeated
+from peftc.rewrite.real import real_tokens
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, HiddenAnchor
 
@@ -62,6 +63,8 @@ def _read(use: Use[HiddenAnchor], at: Inserter, h: fx.Node, name: str) -> fx.Nod
             return now(use.capture, use.given("u", use.anchor.u))
         case "n":
             return _normed(use, at, h)
+        case "real":
+            return real_tokens(use.rewrite.site, h, at)
     return use.tensor(name)
 
 

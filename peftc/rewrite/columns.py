@@ -15,7 +15,7 @@ import torch
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import StepNotCarried
-from peftc.rewrite.insert import example
+from peftc.rewrite.insert import example, length
 from peftc.rewrite.linear import PURE
 from peftc.sites import ops
 
@@ -92,16 +92,10 @@ def _carry(step: Step, value: torch.fx.Node, at: Inserter) -> torch.fx.Node:
     return _again(step, value, at)
 
 
-def _laid_out(
-    node: torch.fx.Node, value: torch.fx.Node, at: Inserter
-) -> torch.fx.Node:
+def _laid_out(node: torch.fx.Node, value: torch.fx.Node, at: Inserter) -> torch.fx.Node:
     """The value with the leading axes of a view."""
-    sizes = example(node).shape[:-1]
-    leading = [
-        n if isinstance(n, int) else at.put("size", node, i)
-        for i, n in enumerate(sizes)
-    ]
-    return at.put("reshape", value, (*leading, example(value).shape[-1]))
+    leading = [length(node, i, at) for i in range(example(node).dim() - 1)]
+    return at.put("reshape", value, (*leading, length(value, -1, at)))
 
 
 def _again(step: Step, value: torch.fx.Node, at: Inserter) -> torch.fx.Node:

@@ -85,10 +85,9 @@ def emit_value(source: Source, at: Inserter, memo: Values) -> Value:
         PeftcError: if the program needs separate token axes and there are none, or
             names a function that has no form in the graph.
     """
-    rank = example(source.target).dim()
-    if source.program.separate_tokens and rank != 3:
-        raise fail(TokensNotSeparate(site=at.site, rank=rank))
     values, dtype = _inputs(source, at, memo)
+    if source.program.separate_tokens:
+        _check_separate(source.program, values, at)
     for step in source.program.steps:
         if step.out not in values:
             values[step.out] = _step(source, step, values, at, dtype)
@@ -111,6 +110,14 @@ def _inputs(source: Source, at: Inserter, memo: Values) -> tuple[Values, torch.d
         if not one.tokens:
             memo[one.name] = values[one.name]
     return values, dtype
+
+
+def _check_separate(program: Program, values: Values, at: Inserter) -> None:
+    """Token values must have a sample axis, a token axis, and those of features."""
+    for one in program.inputs:
+        rank = example(values[one.name].node).dim()
+        if one.tokens and rank != 2 + len(one.shape):
+            raise fail(TokensNotSeparate(site=at.site, rank=rank))
 
 
 def _is_base(one: Input) -> bool:

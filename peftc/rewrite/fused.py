@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import AttentionNotExtended
 from peftc.rewrite.edit import after, now, replace
-from peftc.rewrite.insert import example
+from peftc.rewrite.insert import example, length
 from peftc.rewrite.slots import (
     QUERY,
     add_mixtures,
@@ -125,8 +125,7 @@ def _longer(
 
 def _before(own: fx.Node, rows: list[fx.Node], at: Inserter) -> fx.Node:
     """[b, h, s, d] with rows, [h, p, d] or [b, h, p, d], before it."""
-    batch = example(own).shape[0]
-    size = batch if isinstance(batch, int) else at.put("size", own, 0)
+    size = length(own, 0, at)
     spread = [at.put("expand", node, (size, -1, -1, -1)) for node in rows]
     return at.put(torch.cat, [*spread, own], -2)
 
@@ -149,9 +148,7 @@ def _spelt_out(
     key, value = (_each_head(node, heads, at) for node in (call.key, call.value))
     own = at.put(torch.matmul, call.query, at.put(torch.transpose, key, -1, -2))
     own = _masked(at.put(torch.mul, own, call.scale), call, at)
-    added = [
-        at.put(torch.mul, scores(call.query, one, at), call.scale) for one in made
-    ]
+    added = [at.put(torch.mul, scores(call.query, one, at), call.scale) for one in made]
     whole = at.put(torch.cat, [*added, own], -1)
     weights = at.put(torch.softmax, whole, -1, dtype=torch.float32)
     weights = at.put("to", weights, example(call.query).dtype)

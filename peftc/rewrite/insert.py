@@ -77,6 +77,12 @@ class Inserter:
             return torch.is_autocast_enabled(device)
 
 
+def length(node: fx.Node, axis: int, at: Inserter) -> int | fx.Node:
+    """The size of an axis; of one that the graph does not fix, a node."""
+    size = example(node).shape[axis]
+    return size if isinstance(size, int) else at.put("size", node, axis)
+
+
 def _value(node: fx.Node) -> Any:
     args, kwargs = fx.node.map_arg(
         (node.args, node.kwargs), lambda n: n.meta["example_value"]

@@ -18,6 +18,7 @@ from peftc.diagnostics.rewrite import NotRepeatable
 from peftc.rewrite.edit import now
 from peftc.rewrite.emit import emit
 from peftc.rewrite.insert import Inserter, example, replay
+from peftc.rewrite.real import real_tokens
 
 if TYPE_CHECKING:
     from torch import fx
@@ -47,6 +48,8 @@ def _read(use: Use[LinearAnchor], at: Inserter, y: fx.Node, name: str) -> fx.Nod
             return weight(use, at)
         case "bias":
             return bias(use, at)
+        case "real":
+            return real_tokens(use.rewrite.site, y, at)
     return use.tensor(name)
 
 

@@ -8,13 +8,14 @@ mask all tokens are there.
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING
 
 import torch
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import MaskNotFlat
-from peftc.rewrite.insert import example
+from peftc.rewrite.insert import example, length
 from peftc.rewrite.print import source_names
 
 if TYPE_CHECKING:
@@ -42,10 +43,9 @@ def real_tokens(site: Site, like: fx.Node, at: Inserter) -> fx.Node:
     if example(mask).dim() != 2:
         rank = example(mask).dim()
         raise fail(MaskNotFlat(site=site.place, rank=rank))
-    tokens = example(like).shape[1]
-    count = tokens if isinstance(tokens, int) else at.put("size", like, 1)
     # With a cache the mask is longer: it ends with the tokens at hand.
-    skipped = at.put(torch.sub, at.put("size", mask, 1), count)
+    count = length(like, 1, at)
+    skipped = at.put(operator.sub, length(mask, 1, at), count)
     mask = at.put(torch.narrow, mask, 1, skipped, count)
     return at.put("to", mask, example(like).dtype)
 

@@ -94,13 +94,11 @@ def _check_queries(use: Use[AttentionAnchor]) -> None:
     """Rows of each query need queries that are the tokens of the sublayer's input."""
     tokens = example(use.given("u", use.anchor.u))
     queries = example(use.anchor.attention.query)
-    if tokens.dim() != 3 or queries.dim() != 4 or tokens.shape[1] != queries.shape[2]:
+    if tokens.dim() != 3 or tokens.shape[1] != queries.shape[-2]:
         raise fail(RowsPerQuery(site=use.rewrite.site.place))
 
 
-def by_heads(
-    use: Use[AttentionAnchor], rows: Rows, heads: int, at: Inserter
-) -> Slots:
+def by_heads(use: Use[AttentionAnchor], rows: Rows, heads: int, at: Inserter) -> Slots:
     """Lay a pair out for a product of `heads` heads."""
     lead = lead_of(rows)
     shared = use.rewrite.site.size("kv_heads")
@@ -108,9 +106,7 @@ def by_heads(
     return Slots(keys, values, lead, rows[0].shape[0])
 
 
-def _by_heads(
-    value: Value, lead: str, heads: tuple[int, int], at: Inserter
-) -> fx.Node:
+def _by_heads(value: Value, lead: str, heads: tuple[int, int], at: Inserter) -> fx.Node:
     """[*lead, p, width] as [b?, h, t?, p, d]."""
     shared, wanted = heads
     node, own = value.node, _lead(value)

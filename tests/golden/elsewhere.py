@@ -9,6 +9,7 @@ _PARAMETERS = _RUNTIME + "test_parameters.py::"
 _MERGE = _RUNTIME + "test_merge.py::"
 _ENTRY = _RUNTIME + "test_entry.py::"
 _BIND = _RUNTIME + "test_bind.py::"
+_ATTENTION = "tests/numerics/test_rewrite_attention.py::"
 _REWRITE = "tests/unit/rewrite/test_check.py::"
 
 ELSEWHERE = {
@@ -36,6 +37,11 @@ ELSEWHERE = {
     "PEFT435": _REWRITE + "test_an_edge_without_a_tap_has_no_u",
     "PEFT436": _REWRITE
     + "test_rows_that_read_the_base_of_a_rewritten_matrix_are_refused",
+    "PEFT320": "tests/unit/plan/test_positions.py::test_no_position_is_left",
+    "PEFT438": _ATTENTION + "test_what_cannot_be_extended_is_refused",
+    "PEFT439": _ATTENTION + "test_what_cannot_be_extended_is_refused",
+    "PEFT440": _ATTENTION + "test_queries_that_are_no_tokens_have_no_rows_of_their_own",
+    "PEFT441": _ATTENTION + "test_a_mask_of_four_axes_says_nothing_of_tokens",
     "PEFT437": _REWRITE + "test_what_cannot_run_twice_is_refused",
     "PEFT500": "tests/unit/rewrite/test_emit.py"
     "::test_separate_tokens_are_refused_where_there_are_none",

@@ -12,6 +12,7 @@ from torch._functorch._aot_autograd.autograd_cache import (
     check_cacheable,
 )
 
+from peftc.passes import GRAPH_PIPELINE
 from peftc.pipeline import Manager, load
 from peftc.sites.anchors import Capture, Located, NormAnchor
 from tests.capturing import (
@@ -70,9 +71,7 @@ def rewritten_graph() -> fx.Graph:
     }
     whole = plan(rewrite(Q, split_scaling()), rewrite(NORM, scaling("g", N)))
     capture = Capture(graph, located, tensors, {})
-    names_of = ("rewrite-linears", "rewrite-rows", "rewrite-edges", "rewrite-norms")
-    passes = load((*names_of, "verify-rewrites"))
-    assert Manager(passes).rewrite(capture, whole) == 2
+    assert Manager(load(GRAPH_PIPELINE)).rewrite(capture, whole) == 2
     return graph
 
 
