@@ -118,8 +118,9 @@ class UnreadablePlan(Diagnostic):
 class PositionsDoNotFit(Diagnostic):
     """Methods move the first token beyond the model's table of positions.
 
-    Prefix tuning lets tokens begin at position p, as if the prefix came before them.  In
-    a model with learned absolute positions p and the text together must fit the table.
+    Prefix tuning lets tokens begin at position p, as if the prefix came before them.
+    In a model with learned absolute positions p and the text together must fit the
+    table.
 
     Example: `prefix(k, v, p=600)` on a BERT with 512 positions.
 

@@ -248,8 +248,8 @@ class MaskNotFlat(Diagnostic):
     """An equation reads which tokens are real, and the mask given does not say it.
 
     `real` is read off the argument `attention_mask` (of a decoder with an encoder:
-    `decoder_attention_mask`) of shape [batch, tokens].  A mask that gives a row for each
-    query says what is seen, not what is there.
+    `decoder_attention_mask`) of shape [batch, tokens].  A mask that gives a row for
+    each query says what is seen, not what is there.
 
     Example: `gate(lora(q, v))` on a BERT that is called with a mask of four axes.
 

@@ -33,7 +33,7 @@ from tests.capturing import (
 from tests.capturing import token as read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WIDTH, HEADS, HEAD, ROWS = 12, 4, 3, 5
 SCALE = HEAD**-0.5
@@ -42,7 +42,7 @@ OWNER = "o"
 
 @dataclass
 class Parts:
-    """What a spelling mixes: [b, h, t, d] each; `seen` and `bias` are [1 or h, t, s]."""
+    """What a spelling mixes, [b, h, t, d] each; `seen` and `bias` are [h, t, s]."""
 
     query: torch.Tensor
     key: torch.Tensor
@@ -79,8 +79,11 @@ class Attend(nn.Module):
         return Parts(query, key, value, seen, bias, self.sinks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mixed = self.mix(self.parts(x))
-        return x + self.o(mixed.transpose(1, 2).flatten(2))
+        return self.after(x, self.mix(self.parts(x)))
+
+    def after(self, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.o(mixed.transpose(1, 2).flatten(2))
+        return x + out
 
 
 def repeated(parts: Parts) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,7 +189,9 @@ def with_sinks(parts: Parts) -> torch.Tensor:
     key, value = repeated(parts)
     scores = torch.matmul(parts.query, key.transpose(2, 3)) * SCALE
     scores = scores + added_mask(parts)
-    sinks = parts.sinks.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[-2], -1)
+    sinks = parts.sinks.reshape(1, -1, 1, 1).expand(
+        scores.shape[0], -1, scores.shape[-2], -1
+    )
     combined = torch.cat([scores, sinks], dim=-1)
     combined = combined - combined.max(dim=-1, keepdim=True).values
     weights = F.softmax(combined, dim=-1)[..., :-1]
@@ -276,7 +281,7 @@ def reference(
     p, s = new.shape[-1], own.shape[-1]
     mixed = weights[..., p : p + s] @ value
     mixed = mixed + (weights[..., :p].unsqueeze(-1) * values).sum(-2)
-    return x + model.o(mixed.transpose(1, 2).flatten(2))
+    return model.after(x, mixed)
 
 
 def at_attention(shared: int) -> Site:
@@ -326,13 +331,12 @@ MADE = {"fixed": fixed, "per-token": per_token, "per-sample": per_sample}
 def tensors(shared: int, *names: str) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     sizes = {"w": (WIDTH,)}
-    found = {
+    return {
         name: torch.randn(
             sizes.get(name, (ROWS, HEAD * shared)), generator=generator
         ).requires_grad_()
         for name in names
     }
-    return found
 
 
 def extended(
@@ -359,8 +363,19 @@ def rows_of(
     )
 
 
-@pytest.mark.parametrize("made", MADE)
-@pytest.mark.parametrize("name", SPELLINGS)
+VARIED = ("fused-causal", "fused-added-scaled", "fused-grouped", "flat", "sinks")
+"""Spellings that are tried with rows of each kind, not only with fixed ones."""
+
+
+def cases() -> Iterator[Any]:
+    for name in SPELLINGS:
+        for made in MADE if name in VARIED else ("fixed",):
+            is_quick = made == "fixed" and name in (*VARIED, "capped")
+            marks = () if is_quick else (pytest.mark.slow,)
+            yield pytest.param(name, made, marks=marks, id=f"{name}-{made}")
+
+
+@pytest.mark.parametrize(("name", "made"), [*cases()])
 def test_rows_are_attended_to(name: str, made: str) -> None:
     meaning = SPELLINGS[name]
     names = ("K", "V") if made == "fixed" else ("K", "V", "w")
@@ -373,9 +388,7 @@ def test_rows_are_attended_to(name: str, made: str) -> None:
         got = torch.autograd.grad(out.square().sum(), list(added.values()))
         rows = rows_of(made, added, x, meaning.shared)
         wanted = reference(model, meaning, x, rows)
-        wanted_grads = torch.autograd.grad(
-            wanted.square().sum(), list(added.values())
-        )
+        wanted_grads = torch.autograd.grad(wanted.square().sum(), list(added.values()))
         model.float()
         torch.testing.assert_close(out, wanted.float(), rtol=2e-5, atol=2e-5)
         for one, other in zip(got, wanted_grads, strict=True):
@@ -451,7 +464,7 @@ def in_windows(parts: Parts) -> torch.Tensor:
         one.unflatten(2, (2, -1)).transpose(1, 2).flatten(0, 1)
         for one in (parts.query, parts.key, parts.value)
     )
-    mixed = F.scaled_dot_product_attention(query, key, value)
+    mixed: torch.Tensor = F.scaled_dot_product_attention(query, key, value)
     return mixed.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3)
 
 
@@ -466,7 +479,7 @@ def test_queries_that_are_no_tokens_have_no_rows_of_their_own() -> None:
     assert run.forward(torch.randn(2, 8, WIDTH)).isfinite().all()
 
 
-# --- real tokens ------------------------------------------------------------------------
+# --- real tokens -----------------------------------------------------------------
 
 
 class Masked(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, TypeAlias
 
 import pytest
 
@@ -11,6 +12,8 @@ from peftc.plan.positions import moved_tables
 from peftc.plan.types import Rewrite
 from peftc.view import Site
 from tests.views import toy
+
+Stack: TypeAlias = Literal["", "enc", "dec"]
 
 TABLE = Site(
     "wpe:table",
@@ -25,7 +28,7 @@ TABLE = Site(
 VIEW = replace(toy(), sites=(TABLE, replace(TABLE, key="enc:table", stack="enc")))
 
 
-def at(start: int, stack: str = "", *, cross: bool = False) -> Rewrite:
+def at(start: int, stack: Stack = "", *, cross: bool = False) -> Rewrite:
     site = Site("o:attention", "attention", "attention", "o", (), "float32")
     site = replace(site, stack=stack, cross=cross)
     return Rewrite(site, (), start=start)
