@@ -464,8 +464,9 @@ def in_windows(parts: Parts) -> torch.Tensor:
         one.unflatten(2, (2, -1)).transpose(1, 2).flatten(0, 1)
         for one in (parts.query, parts.key, parts.value)
     )
-    mixed: torch.Tensor = F.scaled_dot_product_attention(query, key, value)
-    return mixed.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3)
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    back: torch.Tensor = mixed.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3)
+    return back
 
 
 def test_queries_that_are_no_tokens_have_no_rows_of_their_own() -> None:
