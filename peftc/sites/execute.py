@@ -34,14 +34,15 @@ class Execution:
     def _run(self, node: fx.Node) -> Any:
         if node.op not in ("call_function", "call_method"):
             return self._stand_in(node)
-        args, kwargs = fx.map_arg((node.args, node.kwargs), self._given)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self.value)
         args, kwargs = pytree.tree_map(_on_cpu, (args, kwargs))
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         assert callable(node.target)
         return node.target(*args, **kwargs)
 
-    def _given(self, node: fx.Node) -> Any:
+    def value(self, node: fx.Node) -> Any:
+        """What a node gave, or something made up like it."""
         return self.values[node] if node in self.values else self._stand_in(node)
 
     def _stand_in(self, node: fx.Node) -> Any:

@@ -102,8 +102,8 @@ def _run(way: list[fx.Node], value: fx.Node) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.no_grad():
         execution = Execution(random_values(generator))
-        execution.run([*way, *(() if way else (value,))])
-    result = execution.values[value]
+        execution.run(way)
+        result = execution.value(value)
     assert isinstance(result, torch.Tensor)
     return result
 

@@ -50,7 +50,7 @@ class MaskReader:
         with torch.inference_mode(False), torch.no_grad():
             execution = Execution(neutral_values)
             execution.run(way)
-        result = execution.values[node]
+        result = execution.value(node)
         assert isinstance(result, torch.Tensor)
         return result
 
