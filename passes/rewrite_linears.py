@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftc.pipeline import Fact, graph_pass
-from peftc.rewrite.edit import after, now, replace
-from peftc.rewrite.linear import emit_linear
+from peftc.rewrite.edit import after, replace
+from peftc.rewrite.linear import emit_linear, output
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, LinearAnchor
 
@@ -36,6 +36,6 @@ def rewrite_linears(capture: Capture, plan: Plan) -> int:
 
 
 def _rewrite(use: Use[LinearAnchor]) -> None:
-    y = now(use.capture, use.anchor.y)
+    y = output(use)
     new = emit_linear(use, y, use.inserter(after(y), use.anchor.call))
     replace(use.capture, Edit((use.key,), ("y",), y, new))

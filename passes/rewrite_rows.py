@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftc.pipeline import Fact, graph_pass
-from peftc.rewrite.edit import after, now, replace
-from peftc.rewrite.linear import emit_linear, take_rows
+from peftc.rewrite.edit import after, replace
+from peftc.rewrite.linear import emit_linear, output, take_rows
 from peftc.rewrite.rows import by_call, check_alone, join, joiner
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, LinearAnchor
@@ -42,7 +42,7 @@ def rewrite_rows(capture: Capture, plan: Plan) -> int:
 
 def _rewrite(group: list[Use[LinearAnchor]]) -> None:
     first = group[0]
-    y = now(first.capture, first.anchor.y)
+    y = output(first)
     before = after(y)
     for use in group:
         check_alone(use)

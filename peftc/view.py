@@ -68,6 +68,9 @@ class Site:
     `u`."""
     causal: bool = False
     """A token here sees no later token."""
+    experts: int = 0
+    """Linear: the weight is a stack of this many matrices [experts, out, in], one for
+    each expert, and equations hold for each of them; 0 for a plain matrix."""
     tied: str = ""
     """Path of another parameter that shares this weight's storage."""
     calls: int = 1

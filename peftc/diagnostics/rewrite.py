@@ -290,6 +290,29 @@ class TokensNotSeparate(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokensOfExperts(Diagnostic):
+    """An equation needs a batch and a token axis, and the site is a stack of experts.
+
+    Equations that reduce over tokens (`mean(e, t)`) name the axes b and t.  The rows
+    that experts see are sorted by expert: those of one sample are not side by side, and
+    each is there once for every expert that it was sent to.
+
+    Example: `gate(lora(experts.up))` with a gate that averages over `t`.
+
+    Fix: leave the experts out, or use a method that treats each token by itself.
+    """
+
+    code: ClassVar[str] = "PEFT510"
+    title: ClassVar[str] = "the rows of experts are no tokens of a sample"
+    label: ClassVar[str] = "the equation at `{site}` needs a batch and a token axis"
+    help: ClassVar[str] = (
+        "leave the experts out, or use a method that treats tokens alone"
+    )
+    exit_code: ClassVar[int] = 3
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoGraphForm(Diagnostic):
     """A program holds a function that the graph writer does not know.
 

@@ -167,6 +167,8 @@ def _tensors(
         init = _init(declared, written)
         extent = "x".join(map(str, shape))
         shared = f"{group}/{declared.name}/{extent}" if declared.shared else ""
+        if site.experts and not shared:  # experts share what sites share
+            shape = (site.experts, *shape)
         yield AddedTensor(declared.name, shape, declared.kind, init, shared)
 
 

@@ -192,7 +192,7 @@ def _site(key: str, text: str) -> Site:
 def _fact(name: str, value: str) -> Any:
     if name == "rows":
         return _rows(value)
-    if name in {"layer", "calls"}:
+    if name in {"layer", "calls", "experts"}:
         return int(value)
     return {"true": True, "false": False}.get(value, _unquote(value))
 

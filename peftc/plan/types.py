@@ -33,7 +33,8 @@ MergeClass: TypeAlias = Literal["exact", "exact+bias", "none", "unknown"]
 class AddedTensor:
     """A tensor that a rewrite adds to the model.
 
-    `name` is unique at its site (`lora.A`).  `init` is canonical text: `kaiming(5)`,
+    `name` is unique at its site (`lora.A`).  At a stack of experts the first axis of
+    `shape` is the expert's, unless the tensor is shared.  `init` is canonical text: `kaiming(5)`,
     `normal(0.02)`, `0`, or an expression over the base (`norm(W, in)`).  A `shared`
     tensor is one storage for all sites with the same `shared` group name.
     """
@@ -99,6 +100,12 @@ class Rewrite:
     def tensors(self) -> tuple[AddedTensor, ...]:
         """Every added tensor at this site."""
         return tuple(t for a in self.applications for t in a.all_tensors)
+
+    @property
+    def stacked(self) -> frozenset[str]:
+        """The names of the added tensors that have an axis of experts."""
+        own = (t.name for t in self.tensors if not t.shared)
+        return frozenset(own if self.site.experts else ())
 
 
 @dataclass(frozen=True)

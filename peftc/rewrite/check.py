@@ -17,7 +17,7 @@ from peftc.diagnostics.rewrite import (
     SiteNotFoundInGraph,
     TensorUnread,
 )
-from peftc.rewrite.edit import is_own, now
+from peftc.rewrite.edit import WRITTEN, is_own, now
 from peftc.rewrite.insert import BOTH
 from peftc.rewrite.positions import START
 from peftc.rewrite.print import op_name
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 SAME_WEIGHT = ("t", "transpose", "permute", "to", "getattr", "contiguous", "detach")
 """Operations through which a weight is still that weight."""
+
+PICKED = ("getitem", "index_select")
+"""Operations that give each row the matrix of its expert."""
 
 
 def check_located(
@@ -80,8 +83,9 @@ def _strays(
             yield from (op_name(r) for r in node.users if r not in others)
     elif site.kind == "linear":
         calls = {a.call for a in known.anchors if isinstance(a, LinearAnchor)}
+        same = SAME_WEIGHT + PICKED * bool(site.experts)
         for node in _weights(site, used):
-            yield from (op_name(reader) for reader in _readers(node, calls))
+            yield from (op_name(reader) for reader in _readers(node, calls, same))
 
 
 def _weights(site: Site, used: Mapping[str, fx.Node]) -> list[fx.Node]:
@@ -92,11 +96,13 @@ def _weights(site: Site, used: Mapping[str, fx.Node]) -> list[fx.Node]:
     return [used[name] for name in names if name in used]
 
 
-def _readers(node: fx.Node, calls: set[fx.Node]) -> Iterator[fx.Node]:
+def _readers(
+    node: fx.Node, calls: set[fx.Node], same: tuple[str, ...]
+) -> Iterator[fx.Node]:
     """Readers of a weight, seen through views of it, that are not among `calls`."""
     for reader in node.users:
-        if op_name(reader) in SAME_WEIGHT and reader not in calls:
-            yield from _readers(reader, calls)
+        if op_name(reader) in same and reader not in calls:
+            yield from _readers(reader, calls, same)
         elif reader not in calls:
             yield reader
 
@@ -148,7 +154,7 @@ def _check_tensors(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> No
 
 def _check_edit(capture: Capture, edit: Edit, found: Diagnostics) -> None:
     site = BOTH.join(edit.sites)
-    if edit.new is edit.old:
+    if edit.new is edit.old or edit.target == WRITTEN:
         return
     if edit.reader is not None:
         if now(capture, edit.new, edit.reader) not in edit.reader.all_input_nodes:

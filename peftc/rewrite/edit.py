@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import EdgeLost
 from peftc.rewrite.insert import BOTH
+from peftc.sites.anchors import Edit
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from peftc.sites.anchors import Capture, Edit
+    from peftc.sites.anchors import Capture
+
+WRITTEN = "written"
+"""The target of an edit that changes no value."""
 
 
 def now(capture: Capture, value: fx.Node, reader: fx.Node | None = None) -> fx.Node:
@@ -40,6 +44,17 @@ def is_own(edit: Edit, reader: fx.Node) -> bool:
 def sites_of(node: fx.Node) -> set[str]:
     """The sites that a node was inserted for; empty for a node of the model."""
     return set(node.meta.get("peftc.site", "").split(BOTH))
+
+
+def settle(capture: Capture, value: fx.Node, written: fx.Node) -> None:
+    """Let what reads a value after it was changed in place read the change's result.
+
+    Both are one tensor; the edit has no site.
+    """
+    if any(edit.new is written for edit in capture.edits):
+        return
+    value.replace_all_uses_with(written, delete_user_cb=lambda user: user > written)
+    capture.edits.append(Edit((), WRITTEN, value, written))
 
 
 def replace(capture: Capture, edit: Edit) -> None:

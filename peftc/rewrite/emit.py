@@ -15,10 +15,23 @@ import torch
 import torch.nn.functional as F
 
 from peftc.diagnostics.core import fail
-from peftc.diagnostics.rewrite import NoGraphForm, TokensNotSeparate
+from peftc.diagnostics.rewrite import (
+    NoGraphForm,
+    TokensNotSeparate,
+    TokensOfExperts,
+)
 from peftc.rewrite.insert import BOTH, Inserter, example
-from peftc.rewrite.table import CALLS, MAPS
-from peftc.rewrite.values import Value, aligned, common_lead, product, reshape
+from peftc.rewrite.table import CALLS, CONSTANTS, MAPS
+from peftc.rewrite.values import (
+    EXPERTS,
+    Value,
+    aligned,
+    common_lead,
+    product,
+    reshape,
+    stacked_spec,
+    together,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +39,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from peftc.expr.program import Input, Program, Step
+    from peftc.rewrite.experts import Experts
 
 BASE_NAMES = frozenset({"W", "bias", "g", "c"})
 """Parameter-space inputs that belong to the base model."""
@@ -51,7 +65,8 @@ class Source:
 
     `target` is the value to be replaced; `read` gives the node of an input (inserting
     what is needed for it); `spans` tells for each added tensor the line of the user's
-    text it stems from.
+    text it stems from.  At a stack, `experts` gives the rows what is theirs, and
+    `stacked` names the added tensors that have an axis of experts.
     """
 
     program: Program
@@ -60,6 +75,8 @@ class Source:
     spans: Mapping[str, str]
     training: bool
     base: Base = no_base
+    experts: Experts | None = None
+    stacked: frozenset[str] = frozenset()
 
     @property
     def lead(self) -> str:
@@ -85,6 +102,8 @@ def emit_value(source: Source, at: Inserter, memo: Values) -> Value:
         PeftcError: if the program needs separate token axes and there are none, or
             names a function that has no form in the graph.
     """
+    if source.experts and source.program.separate_tokens:
+        raise fail(TokensOfExperts(site=at.site))
     values, dtype = _inputs(source, at, memo)
     if source.program.separate_tokens:
         _check_separate(source.program, values, at)
@@ -125,7 +144,9 @@ def _is_base(one: Input) -> bool:
 
 
 def _given(source: Source, one: Input, node: fx.Node) -> Value:
-    lead = source.lead if one.tokens else ""
+    has_experts = one.name in BASE_NAMES if source.experts else False
+    lead = EXPERTS if has_experts or one.name in source.stacked else ""
+    lead = source.lead if one.tokens else lead
     return Value(node, lead, one.shape, source.spans.get(one.name, ""))
 
 
@@ -138,6 +159,8 @@ def _dtype(source: Source, values: Values) -> torch.dtype:
 
 
 def _finish(source: Source, value: Value, at: Inserter) -> Value:
+    if source.experts:
+        value = source.experts.seen(value, at)
     dtype = example(source.target).dtype
     if example(value.node).dtype == dtype:
         return value
@@ -153,14 +176,45 @@ def _step(
     args = [values[name] for name in step.args]
     span = BOTH.join(dict.fromkeys(a.span for a in args if a.span))
     at = at.of(span)
-    lead = common_lead(a.lead for a in args) if step.tokens else ""
-    if step.op == "ein":
+    if any(a.lead == EXPERTS for a in args):
+        node, lead = _of_experts(source, step, args, at)
+    elif step.op == "ein":
         node, lead = product(step.spec, args, source.lead, at)
     else:
+        lead = common_lead(a.lead for a in args) if step.tokens else ""
         node = _OPS[step.op](source, step, args, at)
     if step.op in ("base", "product"):
         node = at.cast(node, dtype)
     return Value(node, lead, step.shape, span)
+
+
+def _of_experts(
+    source: Source, step: Step, args: list[Value], at: Inserter
+) -> tuple[fx.Node, str]:
+    """A step that reads values with an axis of experts: the node and its lead."""
+    experts = source.experts
+    assert experts is not None
+    if not step.tokens:
+        return _stacked(source, step, args, at)
+    if step.op == "linear":
+        return experts.product(at, args[0].node, args[1].node), "*"
+    if step.op == "ein":
+        return experts.ein(at, step.spec, args), "*"
+    seen = [experts.seen(a, at) for a in args]
+    return _OPS[step.op](source, step, seen, at), "*"
+
+
+def _stacked(
+    source: Source, step: Step, args: list[Value], at: Inserter
+) -> tuple[fx.Node, str]:
+    """A step in parameter space, done for each expert."""
+    if step.op == "ein":
+        return product(stacked_spec(step.spec, args), args, EXPERTS, at)
+    if step.fn in CONSTANTS:
+        return _OPS[step.op](source, step, args, at), ""
+    if step.op == "call":
+        args = together(args, at)
+    return _OPS[step.op](source, step, args, at), EXPERTS
 
 
 def _linear(source: Source, step: Step, args: list[Value], at: Inserter) -> fx.Node:

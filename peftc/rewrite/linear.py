@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from peftc.diagnostics.core import fail
-from peftc.diagnostics.rewrite import NotRepeatable
-from peftc.rewrite.edit import now
+from peftc.diagnostics.rewrite import NotRepeatable, TokensOfExperts
+from peftc.rewrite.edit import now, settle
 from peftc.rewrite.emit import emit
 from peftc.rewrite.insert import Inserter, example, replay
 from peftc.rewrite.real import real_tokens
@@ -23,12 +23,24 @@ from peftc.rewrite.real import real_tokens
 if TYPE_CHECKING:
     from torch import fx
 
+    from peftc.rewrite.experts import Experts
     from peftc.rewrite.insert import Repeat
     from peftc.rewrite.uses import Use
     from peftc.sites.anchors import LinearAnchor
 
 PURE = {operator.iadd: operator.add, operator.imul: operator.mul}
 """In-place functions of graphs, and what gives their value alone."""
+
+
+def output(use: Use[LinearAnchor]) -> fx.Node:
+    """The linear's output so far.
+
+    One that the model completes in place is read from the node that does, from now on.
+    """
+    anchor = use.anchor
+    if anchor.written is not None:
+        settle(use.capture, anchor.y, anchor.written)
+    return now(use.capture, anchor.y)
 
 
 def emit_linear(use: Use[LinearAnchor], y: fx.Node, at: Inserter) -> fx.Node:
@@ -48,6 +60,8 @@ def _read(use: Use[LinearAnchor], at: Inserter, y: fx.Node, name: str) -> fx.Nod
             return weight(use, at)
         case "bias":
             return bias(use, at)
+        case "real" if use.experts:
+            raise fail(TokensOfExperts(site=use.key))
         case "real":
             return real_tokens(use.rewrite.site, y, at)
     return use.tensor(name)
@@ -72,16 +86,18 @@ def take_rows(
 
 
 def weight(use: Use[LinearAnchor], at: Inserter) -> fx.Node:
-    """The base weight [out, in] of the site."""
-    node = use.anchor.weight
+    """The base weight [out, in] of the site, or the stack of them."""
+    node, is_stack = use.anchor.weight, use.anchor.routing is not None
     if use.rewrite.site.transposed:
-        node = at.put(torch.t, node)
-    return take_rows(use, node, 0, at)
+        turned = (torch.transpose, node, -2, -1) if is_stack else (torch.t, node)
+        node = at.put(*turned)
+    return take_rows(use, node, int(is_stack), at)
 
 
 def bias(use: Use[LinearAnchor], at: Inserter) -> fx.Node:
-    """The base bias [out] of the site."""
-    return take_rows(use, use.given("bias", use.anchor.bias), 0, at)
+    """The base bias [out] of the site, or the stack of them."""
+    node, is_stack = use.given("bias", use.anchor.bias), use.anchor.routing is not None
+    return take_rows(use, node, int(is_stack), at)
 
 
 def apply_base(
@@ -90,6 +106,8 @@ def apply_base(
     """The site's base linear on another input, in the type it has in the model."""
     x = now(use.capture, use.anchor.x)
     value = at.cast(value, example(x).dtype)
+    if use.experts is not None:
+        return _apply_experts(use, use.experts, at, value, bias)
     if use.rewrite.site.rows is not None:
         return _apply_rows(use, at, value, bias)
     repeat = _repeat_linear(use, at, bias)
@@ -101,6 +119,19 @@ def _apply_rows(
 ) -> fx.Node:
     offset = bias(use, at) if with_bias and use.anchor.bias else None
     return at.put(F.linear, value, weight(use, at), offset)
+
+
+def _apply_experts(
+    use: Use[LinearAnchor],
+    experts: Experts,
+    at: Inserter,
+    value: fx.Node,
+    with_bias: bool,
+) -> fx.Node:
+    product = experts.product(at, value, weight(use, at))
+    if not with_bias or use.anchor.bias is None:
+        return product
+    return at.put(torch.add, product, experts.spread(at, bias(use, at)))
 
 
 def _repeat_linear(use: Use[LinearAnchor], at: Inserter, bias: bool) -> Repeat:

@@ -14,7 +14,7 @@ import torch
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import WholeAndRows
-from peftc.rewrite.edit import now
+from peftc.rewrite.edit import WRITTEN
 from peftc.rewrite.insert import BOTH, Inserter, example
 from peftc.rewrite.linear import is_slice
 
@@ -50,9 +50,11 @@ def check_alone(use: Use[LinearAnchor]) -> None:
     (program,) = use.rewrite.programs
     names = [i.name for i in program.inputs] + [step.op for step in program.steps]
     reads = [name for name in READS_BASE if name in names]
-    if reads and now(capture, anchor.y) is not anchor.y:
-        whole = next(e.sites[0] for e in capture.edits if e.old is anchor.y)
-        raise fail(WholeAndRows(site=use.key, whole=whole, name=reads[0]))
+    outputs = (anchor.y, anchor.written)
+    whole = [e for e in capture.edits if e.old in outputs and e.target != WRITTEN]
+    if reads and whole:
+        site = whole[0].sites[0]
+        raise fail(WholeAndRows(site=use.key, whole=site, name=reads[0]))
 
 
 def joiner(group: list[Use[LinearAnchor]], before: fx.Node) -> Inserter:

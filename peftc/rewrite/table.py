@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from peftc.rewrite.insert import example
+from peftc.rewrite.values import EXPERTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,15 +96,30 @@ def _fwht(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
 
 
 def _gather(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
-    return at.put(torch.take, args[0].node, _index(at, args[1]))
+    if args[0].lead != EXPERTS:
+        return at.put(torch.take, args[0].node, _index(at, args[1]))
+    value, index = _flat(at, args[0]), at.put(torch.flatten, _index(at, args[1]), 1)
+    return at.put("unflatten", at.put(torch.gather, value, 1, index), 1, step.shape)
 
 
 def _scatter(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
-    value = at.put(torch.flatten, args[0].node)
+    value, size = _flat(at, args[0]), math.prod(step.shape)
+    if args[0].lead == EXPERTS:
+        index = at.put(torch.flatten, _index(at, args[1]), 1)
+        empty = at.put("new_zeros", value, (example(value).shape[0], size))
+        filled = at.put(torch.scatter_add, empty, 1, index, value)
+        return at.put("unflatten", filled, 1, step.shape)
     index = at.put(torch.flatten, _index(at, args[1]))
-    empty = at.put("new_zeros", value, (math.prod(step.shape),))
+    empty = at.put("new_zeros", value, (size,))
     filled = at.put(torch.index_add, empty, 0, index, value)
     return at.put("unflatten", filled, 0, step.shape)
+
+
+def _flat(at: Inserter, value: Value) -> fx.Node:
+    """The elements of a value, or of each expert's."""
+    if value.lead == EXPERTS:
+        return at.put(torch.flatten, value.node, 1)
+    return at.put(torch.flatten, value.node)
 
 
 def _index(at: Inserter, value: Value) -> fx.Node:
@@ -112,12 +128,12 @@ def _index(at: Inserter, value: Value) -> fx.Node:
 
 
 def _topmask(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
-    flat = at.put(torch.flatten, args[0].node)
+    flat, axis = _flat(at, args[0]), int(args[0].lead == EXPERTS)
     largest = at.put(torch.topk, flat, int(step.attrs[0]))
     index = at.put(operator.getitem, largest, 1)
     empty = at.put(torch.zeros_like, flat)
-    mask = at.put(torch.scatter, empty, 0, index, 1.0)
-    return at.put("unflatten", mask, 0, step.shape)
+    mask = at.put(torch.scatter, empty, axis, index, 1.0)
+    return at.put("unflatten", mask, axis, step.shape)
 
 
 # --- constants, in the type of a value and at its place -------------------------------
@@ -162,3 +178,5 @@ CALLS: dict[str, Call] = {
     "topmask": _topmask,
 }
 """All but `drop`, which is in the graph of a training step only."""
+CONSTANTS = frozenset(("eye", "full"))
+"""Of their argument they take the type and the place alone."""

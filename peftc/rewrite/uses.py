@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import InputMissing
 from peftc.rewrite.emit import Base, Source, Values, no_base
+from peftc.rewrite.experts import Experts
 from peftc.rewrite.insert import BOTH, Inserter
 from peftc.sites.anchors import (
     AttentionAnchor,
@@ -81,7 +82,18 @@ class Use(Generic[A]):
         """What `program` is emitted from here."""
         spans = dict(_spans(self.rewrite.applications))
         training = self.capture.training.get(self.key, False)
-        return Source(program, target, read, spans, training, base)
+        stacked = self.rewrite.stacked
+        return Source(
+            program, target, read, spans, training, base, self.experts, stacked
+        )
+
+    @property
+    def experts(self) -> Experts | None:
+        """What gives its rows the values of a stack; None at any other site."""
+        anchor = self.anchor
+        if isinstance(anchor, LinearAnchor) and anchor.routing is not None:
+            return Experts(anchor, anchor.routing)
+        return None
 
 
 def _spans(applications: tuple[Application, ...]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Values of a program in a graph: their axes, products over labelled axes, and views.
 
-In: values (a node with its token axes and its trailing sizes) and einsum-like specs
+In: values (a node with its leading axes and its trailing sizes) and einsum-like specs
 over feature labels and `*` (the token axes) or `b` and `t`.  Out: inserted nodes.
 Token axes are never read, so that symbolic sizes stay symbolic.
 """
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peftc.rewrite.insert import example
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
     from peftc.rewrite.insert import Inserter
 
 
+EXPERTS = "E"
+"""The axis of experts: no label of a program, whose labels are small letters."""
+
+
 @dataclass(frozen=True)
 class Value:
     """A node whose axes are `lead` and then those of sizes `shape`.
 
     `lead` holds the token axes: `*` for all that the activation has, or, in programs
-    that separate them, those of `bt` that the value has.  `span` is the origin.
+    that separate them, those of `bt` that the value has; or, of a parameter-space value
+    at a stack, the axis of experts.  `span` is the origin.
     """
 
     node: fx.Node
@@ -35,9 +42,16 @@ class Value:
 
 
 def common_lead(leads: Iterable[str]) -> str:
-    """The token axes of what is computed from values with these."""
+    """The leading axes of what is computed from values with these."""
     found = "".join(leads)
-    return "".join(axis for axis in "*bt" if axis in found)
+    return "".join(axis for axis in ("*", "b", "t", EXPERTS) if axis in found)
+
+
+def stacked_spec(spec: str, args: list[Value]) -> str:
+    """The spec of a product in parameter space, with the axis of experts it has."""
+    before, _, out = spec.partition("->")
+    rows = [a.lead + row for a, row in zip(args, before.split(","), strict=True)]
+    return f"{','.join(rows)}->{common_lead(a.lead for a in args)}{out}"
 
 
 def aligned(value: Value, lead: str, at: Inserter) -> fx.Node:
@@ -45,6 +59,18 @@ def aligned(value: Value, lead: str, at: Inserter) -> fx.Node:
     if value.lead == "b" and lead == "bt":
         return at.put(torch.unsqueeze, value.node, -len(value.shape) - 1)
     return value.node
+
+
+def together(args: list[Value], at: Inserter) -> list[Value]:
+    """Values in parameter space, all with the axis of experts that one has."""
+    (count, *_) = (example(a.node).shape[0] for a in args if a.lead == EXPERTS)
+    return [a if a.lead == EXPERTS else _for_each(a, count, at) for a in args]
+
+
+def _for_each(value: Value, count: int, at: Inserter) -> Value:
+    kept = (-1,) * len(value.shape)
+    node = at.put("expand", at.put(torch.unsqueeze, value.node, 0), (count, *kept))
+    return Value(node, EXPERTS, value.shape, value.span)
 
 
 # --- products ---------------------------------------------------------------------

@@ -64,10 +64,30 @@ def base_values(model: nn.Module, site: Site) -> Mapping[str, torch.Tensor]:
         if path:
             value = model.get_parameter(path).detach()
             value = value.mT if name == "W" and is_transposed(model, site) else value
-            rows = row_index(site, value.device)
-            value = value if rows is None else value[rows]
-            values[name] = value.to(wide(value.dtype))
+            values[name] = chosen(site, name, value).to(wide(value.dtype))
     return values
+
+
+def chosen(site: Site, name: str, value: torch.Tensor) -> torch.Tensor:
+    """A site's rows of its weight `W` [..., out, in] or its bias [..., out]."""
+    rows = row_index(site, value.device)
+    if rows is None:
+        return value
+    return value.index_select(-2 if name == "W" else -1, rows)
+
+
+def by_expert(
+    rewrite: Rewrite, values: Mapping[str, torch.Tensor]
+) -> list[Mapping[str, torch.Tensor]]:
+    """The values that each expert's equation reads; of a plain site, the values."""
+    experts = rewrite.site.experts
+    if not experts:
+        return [values]
+    own = rewrite.stacked | {"W", "bias"}
+    return [
+        {name: v[i] if name in own else v for name, v in values.items()}
+        for i in range(experts)
+    ]
 
 
 def evaluations(model: nn.Module, plan: Plan) -> Mapping[str, Evaluate]:
@@ -81,7 +101,10 @@ def _evaluation(
 ) -> Evaluate:
     def value(tensor: AddedTensor) -> torch.Tensor:
         node = initial_nodes(rewrite, methods)[tensor.name]
-        values = base_values(model, rewrite.site)
-        return values_of([node], values, environment(rewrite))[0]
+        values = by_expert(rewrite, base_values(model, rewrite.site))
+        if not rewrite.site.experts or tensor.shared:
+            return values_of([node], values[0], environment(rewrite))[0]
+        each = [values_of([node], v, environment(rewrite))[0] for v in values]
+        return torch.stack([v.expand(tensor.shape[1:]) for v in each])
 
     return value

@@ -108,9 +108,11 @@ def _misfit(site: Site, shape: tuple[int, ...]) -> str:
     """What is wrong with the shape of a site's weight."""
     if site.kind == "norm" and shape != (site.size("hidden"),):
         return f"the gain has shape {shape}, not ({site.size('hidden')},)"
-    if site.kind != "linear" or len(shape) != 2:
+    if site.experts and shape[:-2] != (site.experts,):
+        return f"the weight has shape {shape}, not that of {site.experts} experts"
+    if site.kind != "linear" or len(shape) - bool(site.experts) != 2:
         return ""
-    outs, ins = reversed(shape) if site.transposed else shape
+    outs, ins = reversed(shape[-2:]) if site.transposed else shape[-2:]
     least = site.rows[-1][1] if site.rows else site.size("out")
     exact = site.rows is None
     if ins != site.size("in") or outs < least or (exact and outs != least):

@@ -22,7 +22,14 @@ from peftc.expr.merge import Refusal, derive_merge
 from peftc.plan.equations import composed, definitions, environment
 from peftc.runtime.adapters import tensor_at
 from peftc.runtime.essence import essence_of
-from peftc.runtime.evaluate import is_transposed, row_index, values_of, wide
+from peftc.runtime.evaluate import (
+    by_expert,
+    chosen,
+    is_transposed,
+    row_index,
+    values_of,
+    wide,
+)
 from peftc.runtime.names import tensor_path
 from peftc.runtime.state import check_finite
 
@@ -136,13 +143,14 @@ class _Deriver:
         """Derive the changes of one weight; one may create the bias the next reads."""
         bias = f"{weight.rpartition('.')[0]}.bias"
         module = model.get_submodule(weight.rpartition(".")[0])
-        there = module._parameters.get("bias") is not None
+        plain = not rewrites[0].site.experts  # a stack of biases has no usual name
+        there = plain and module._parameters.get("bias") is not None
         for rewrite in rewrites:
             found = replace(rewrite.site, bias=rewrite.site.bias or bias * there)
             now = replace(rewrite, site=found)
             result = self.one(now)
             if isinstance(result, Derived) and result.creates_bias:
-                there = "bias" in module._parameters
+                there = plain and "bias" in module._parameters
                 if not there:
                     name = type(module).__name__
                     result = Refusal(f"it needs a bias, which {name} has no place for")
@@ -184,15 +192,19 @@ def _change(model: nn.Module, change: Change, work: dict[str, torch.Tensor]) -> 
         work[site.bias] = old.detach().to(matrix.dtype, copy=True)
     elif derived.creates_bias:
         work[bias] = matrix.new_zeros(matrix.shape[0])
-    rows = row_index(site, matrix.device)
-    chosen = slice(None) if rows is None else rows
-    given = _given(model, rewrite, matrix[chosen], work.get(site.bias or bias))
+    given = _given(model, rewrite, matrix, work.get(site.bias or bias))
     roots = [derived.weight, *([derived.bias] if derived.bias else [])]
     sizes = {**environment(rewrite), "in": matrix.shape[-1]}
-    results = values_of(roots, given, sizes)
-    matrix[chosen] = results[0]
+    each = [values_of(roots, values, sizes) for values in by_expert(rewrite, given)]
+    results = [torch.stack(v) if site.experts else v[0] for v in zip(*each, strict=True)]
+    rows = row_index(site, matrix.device)
+    places = slice(None) if rows is None else rows
+    if site.kind == "norm":
+        matrix.copy_(results[0])
+    else:
+        matrix[..., places, :] = results[0]
     if derived.bias:
-        work[site.bias or bias][chosen] = results[1]
+        work[site.bias or bias][..., places] = results[1]
 
 
 def _given(
@@ -204,10 +216,9 @@ def _given(
     """The tensors that the expressions read, by name."""
     site = rewrite.site
     weight, offset = ("g", "c") if site.kind == "norm" else ("W", "bias")
-    rows = row_index(site, matrix.device)
-    values = {weight: matrix.clone()}
+    values = {weight: chosen(site, weight, matrix).clone()}
     if bias is not None:
-        values[offset] = (bias if rows is None else bias[rows]).clone()
+        values[offset] = chosen(site, offset, bias).clone()
     for tensor in rewrite.tensors:
         value = tensor_at(model, tensor_path(site, tensor)).detach()
         is_number = value.is_floating_point()

@@ -7,7 +7,7 @@ site that the forward uses several times (shared layers) has one anchor per use.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,13 +20,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How the rows of an activation are given to the matrices of a stack.
+
+    `grouped`: the rows [S, in] are in the order of their experts, and `index` [experts]
+    tells where the rows of each end.  `picked`: `index` [S] tells the expert of each
+    row [S, in].  `each`: every expert has rows of its own, [experts, T, in].
+    """
+
+    kind: Literal["grouped", "picked", "each"]
+    index: fx.Node | None = None
+
+
+@dataclass(frozen=True)
 class LinearAnchor:
     """One use of a linear.
 
     `call` is the node of the matrix product, bias included; `x` [*, in] and `y`
     [*, out] are its input and output as the model means them: where the call works on
     a flattened copy (Conv1D: view, addmm, view), `x` is the value before the first
-    view and `y` the one after the last.  `weight` and `bias` are placeholders.
+    view and `y` the one after the last.  `weight` and `bias` are placeholders; those of
+    a stack have an axis of experts, and `routing` says which row is whose.  Where the
+    model adds the bias to `y` in place, `written` is the node that does.
     """
 
     call: fx.Node
@@ -34,6 +49,8 @@ class LinearAnchor:
     y: fx.Node
     weight: fx.Node
     bias: fx.Node | None
+    routing: Routing | None = None
+    written: fx.Node | None = None
 
 
 @dataclass(frozen=True)

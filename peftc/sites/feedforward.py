@@ -3,7 +3,8 @@
 In: a branch of an addition.  Out: `FeedForward`.  `down` is the one linear that the
 branch's output comes from; `up` and `gate` are the linears whose outputs become its
 input by elementwise operators alone.  Where two of them (or two pieces of one) are
-multiplied, the factor that went through a nonlinearity is the gate.
+multiplied, the factor that went through the stronger nonlinearity is the gate: a clamp
+is weaker than any other.  The parts of stacked experts are stacks all three.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from peftc.sites.linears import Linear, Products
     from peftc.sites.residual import Branch
 
+_CLAMPS = frozenset(("clamp", "clamp_min", "clamp_max"))
 _BENDING = ops.ACTIVATIONS | ops.NORMS | {ops.FUNCTION}
 
 
@@ -41,6 +43,11 @@ class FeedForward:
     up: Part
     gate: Part | None = None
 
+    @property
+    def first(self) -> tuple[Part, ...]:
+        """What makes the input of `down`."""
+        return (self.up,) if self.gate is None else (self.up, self.gate)
+
 
 Source: TypeAlias = "tuple[fx.Node, str]"
 """A linear's node, and the piece of its output as it is taken; "" for the whole."""
@@ -48,10 +55,11 @@ Source: TypeAlias = "tuple[fx.Node, str]"
 
 @dataclass(frozen=True)
 class _Trace:
-    """Where a value comes from, and whether through a nonlinearity."""
+    """Where a value comes from, and how far it is from linear in that: 0 linear, 1 by
+    clamps alone."""
 
     sources: frozenset[Source]
-    bent: bool
+    bent: int
 
 
 def feed_forward(branch: Branch, flow: Flow, products: Products) -> FeedForward | str:
@@ -59,13 +67,38 @@ def feed_forward(branch: Branch, flow: Flow, products: Products) -> FeedForward 
     last = producers(branch.leaf, branch.nodes, flow, products)
     if last is None or len(last) != 1 or last[0] not in products.linears:
         return "its output does not come from one linear by elementwise operators"
-    down = products.linears[last[0]]
+    told = _before(products.linears[last[0]], branch, flow, products)
+    if isinstance(told, str):
+        return told
+    xs = (part.linear.anchor.x for part in told.first)
+    if any(producers(x, branch.nodes, flow, products) != () for x in xs):
+        return "more than two linears follow each other"
+    return told
+
+
+def expert_blocks(
+    branch: Branch, flow: Flow, products: Products
+) -> tuple[FeedForward, ...]:
+    """The feed-forwards whose linears are stacks, in order."""
+    stacks = [n for n in branch.nodes if n in products.linears]
+    found = []
+    for node in sorted(stacks, key=flow.order.__getitem__):
+        down = products.linears[node]
+        told = _before(down, branch, flow, products) if down.experts else ""
+        if isinstance(told, FeedForward):
+            is_block = all(p.linear.experts == down.experts for p in told.first)
+            found += [told] if is_block else []
+    return tuple(found)
+
+
+def _before(
+    down: Linear, branch: Branch, flow: Flow, products: Products
+) -> FeedForward | str:
+    """The linears that make the input of `down`, or why they are not told."""
     first = producers(down.anchor.x, branch.nodes, flow, products)
     if not first or any(n not in products.linears for n in first):
         return "its inner values do not come from linears by elementwise operators"
     linears = tuple(products.linears[n] for n in first)
-    if any(producers(n.anchor.x, branch.nodes, flow, products) != () for n in linears):
-        return "more than two linears follow each other"
     return _gated(down, linears, branch, flow)
 
 
@@ -76,8 +109,10 @@ def producers(
 
     None if another operator lies between.
     """
-    met = flow.back(value, lambda n: products.is_product(n) or n not in within)
-    inner = met & within
+    picks = products.picks
+    ends = (products.is_product, picks.__contains__, lambda n: n not in within)
+    met = flow.back(value, lambda n: any(is_end(n) for is_end in ends))
+    inner = (met & within) - picks
     hits = {n for n in inner if products.is_product(n)}
     if not all(map(ops.is_pointwise, inner - hits)):
         return None
@@ -112,7 +147,7 @@ def _traces(
     traces: dict[fx.Node, _Trace] = {}
     for node in sorted(met, key=flow.order.__getitem__):
         if node in calls:
-            traces[node] = _Trace(frozenset(((node, ""),)), bent=False)
+            traces[node] = _Trace(frozenset(((node, ""),)), bent=0)
         elif any(n in traces for n in ops.inputs(node)):
             traces[node] = _step(node, traces, calls)
     return traces
@@ -125,8 +160,14 @@ def _step(
     sources = frozenset(s for trace in before for s in trace.sources)
     if ops.name(node) in ops.PIECES:
         sources = frozenset(_piece(node, source, calls) for source in sources)
-    bends = ops.name(node) in _BENDING or len(before) > 1
-    return _Trace(sources, bends or any(trace.bent for trace in before))
+    return _Trace(sources, max(_bends(node, before), *(t.bent for t in before)))
+
+
+def _bends(node: fx.Node, before: list[_Trace]) -> int:
+    """How strong a nonlinearity a node is."""
+    if ops.name(node) in _CLAMPS:
+        return 1
+    return 2 if ops.name(node) in _BENDING or len(before) > 1 else 0
 
 
 def _piece(node: fx.Node, source: Source, calls: dict[fx.Node, Linear]) -> Source:
@@ -142,7 +183,7 @@ def _piece(node: fx.Node, source: Source, calls: dict[fx.Node, Linear]) -> Sourc
 def _factors(
     node: fx.Node, traces: dict[fx.Node, _Trace]
 ) -> tuple[fx.Node, fx.Node] | None:
-    """The bent and the straight factor of a product of values of two sources."""
+    """The more and the less bent factor of a product of values of two sources."""
     if ops.name(node) != "mul":
         return None
     both = [n for n in ops.inputs(node) if n in traces]
@@ -150,6 +191,5 @@ def _factors(
         return None
     if traces[both[0]].sources == traces[both[1]].sources:
         return None
-    bent = [n for n in both if traces[n].bent]
-    straight = [n for n in both if not traces[n].bent]
-    return (bent[0], straight[0]) if len(bent) == len(straight) == 1 else None
+    straight, bent = sorted(both, key=lambda n: traces[n].bent)
+    return (bent, straight) if traces[straight].bent < traces[bent].bent else None

@@ -1,15 +1,15 @@
 """Every use of a matrix parameter, whatever its spelling.
 
 In: a graph and the parameter paths of its placeholders.  Out: `Linear` for products
-`y = x W^T (+ bias)` with one two-dimensional parameter, the bias being added by the
-same operator or the next; `EmbeddingAnchor` for rows of a table; and, as `opaque`,
-products with parameters that are not of that form (stacked experts, convolutions, a
-product that is read with and without a bias).
+`y = x W^T (+ bias)` with one two-dimensional parameter, or one stack of matrices for
+experts, the bias being added by the same operator or the next; `EmbeddingAnchor` for
+rows of a table; and, as `opaque`, products with parameters that are not of that form
+(convolutions, a product that is read with and without a bias).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import fx
@@ -17,20 +17,20 @@ from torch import fx
 from peftc.sites import ops
 from peftc.sites.anchors import EmbeddingAnchor, LinearAnchor
 from peftc.sites.flow import strip
+from peftc.sites.layouts import LAYOUTS, is_turned
+from peftc.sites.stacks import PICKS, find_stack, pick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MATRIX_LAYOUTS = ops.CASTS | frozenset(
-    ("t", "transpose", "permute", "contiguous", "getattr", "swapaxes", "detach")
-)
-_STACK_LAYOUTS = _MATRIX_LAYOUTS | ops.PIECES | frozenset(("view", "reshape", "index"))
+_STACK_LAYOUTS = LAYOUTS | ops.PIECES | frozenset(("view", "reshape", "index"))
 """How one expert's matrix is taken from a stack of them."""
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One product with a matrix parameter; `out` x `in` whatever the storage."""
+    """One product with a matrix parameter, or with a stack of them; `out` x `in`
+    whatever the storage."""
 
     anchor: LinearAnchor
     transposed: bool
@@ -43,12 +43,18 @@ class Linear:
     @property
     def inside(self) -> int:
         """The number of input channels."""
-        return ops.shape(self.anchor.weight)[0 if self.transposed else 1]
+        return ops.shape(self.anchor.weight)[-2 if self.transposed else -1]
 
     @property
     def outside(self) -> int:
         """The number of output channels."""
-        return ops.shape(self.anchor.weight)[1 if self.transposed else 0]
+        return ops.shape(self.anchor.weight)[-1 if self.transposed else -2]
+
+    @property
+    def experts(self) -> int:
+        """The number of matrices in a stack; 0 for a plain one."""
+        is_stack = self.anchor.routing is not None
+        return ops.shape(self.anchor.weight)[0] if is_stack else 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Products:
     gathers: dict[fx.Node, EmbeddingAnchor]
     opaque: dict[fx.Node, tuple[fx.Node, ...]]
     """Products of another form, with the parameters that enter them."""
+    picks: set[fx.Node] = field(default_factory=set)
+    """Rows of a parameter, by numbers in a tensor (biases of experts)."""
 
     def is_product(self, node: fx.Node) -> bool:
         """Whether a matrix of parameters enters here."""
@@ -74,6 +82,8 @@ def find_products(graph: fx.Graph, names: Mapping[fx.Node, str]) -> Products:
             _note_gather(node, names, found)
         elif operator in ops.PRODUCTS:
             _note_product(node, names, found)
+        elif operator in PICKS and pick(node)[0] in names:
+            found.picks.add(node)
     return found
 
 
@@ -99,16 +109,19 @@ def _note_product(node: fx.Node, names: Mapping[fx.Node, str], found: Products) 
 
 
 def _linear(node: fx.Node, names: Mapping[fx.Node, str]) -> Linear | None:
+    stack = find_stack(node, names)
+    if stack is not None:
+        return Linear(*stack)
     parts = _parts(node)
     if parts is None:
         return None
     x, matrix, bias, reads_out_in = parts
-    weight = strip(matrix, _MATRIX_LAYOUTS)
+    weight = strip(matrix, LAYOUTS)
     if weight not in names or len(ops.shape(weight)) != 2:
         return None
     if bias is not None and bias not in names:
         return None
-    turned = _turns(matrix, weight) == reads_out_in
+    turned = is_turned(matrix, weight) == reads_out_in
     flat = ops.name(node) in ("addmm", "mm")
     y = _unflattened(node) if flat else node
     source = _unflattened_input(x, y) if flat else x
@@ -144,18 +157,6 @@ def _parts(
     if not isinstance(x, fx.Node) or not isinstance(matrix, fx.Node):
         return None
     return x, matrix, bias, operator == "linear"
-
-
-def _turns(matrix: fx.Node, weight: fx.Node) -> bool:
-    """Whether an odd number of transpositions lies between."""
-    odd = False
-    node = matrix
-    while node is not weight:
-        operator = ops.name(node)
-        is_attribute = operator == "getattr" and node.args[1] in ("T", "mT")
-        odd ^= operator in ("t", "transpose", "permute", "swapaxes") or is_attribute
-        node = ops.inputs(node)[0]
-    return odd
 
 
 def _biased_later(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from peftc.sites.roles import Core, Edge, Roles
     from peftc.sites.streams import Stack
 
-ROWED = frozenset(("q", "k", "v", "up", "gate"))
+ROWED = frozenset(("q", "k", "v", "up", "gate", "experts.up", "experts.gate"))
 """Roles that can be rows of a fused weight."""
 
 
@@ -220,6 +220,7 @@ def _linear_site(
         bias="" if bias is None else paths.all(bias)[-1 if role == "head" else 0],
         fused=fused,
         transposed=first.transposed,
+        experts=first.experts,
         tied=others[0] if others else "",
         calls=len(uses),
     )
@@ -309,8 +310,8 @@ def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> F
 
 
 def _is_output(h: fx.Node, linear: Linear) -> bool:
-    """Whether only layout, casts and dropout lie between."""
-    return strip(h, ops.TRANSPARENT) in (linear.call, linear.anchor.y)
+    """Whether only layout, casts and dropout lie between, and one matrix made it."""
+    return not linear.experts and strip(h, ops.TRANSPARENT) in (linear.call, linear.anchor.y)
 
 
 def _norm_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from peftc.sites import ops
-from peftc.sites.feedforward import FeedForward, feed_forward
+from peftc.sites.feedforward import FeedForward, expert_blocks, feed_forward
 from peftc.sites.heads import seen_heads
 from peftc.sites.residual import leaves
 from peftc.view import Unresolved
@@ -206,17 +206,24 @@ def _feed_forward(branch: Branch, place: Place, reading: Reading, roles: Roles) 
     has_experts = _experts(branch, place, reading, roles)
     told = []
     for leaf in leaves(branch.leaf):
+        if _is_stacked(leaf, branch, reading):
+            continue
         part = feed_forward(replace(branch, leaf=leaf), flow, products)
         if isinstance(part, FeedForward):
             told.append(part)
-        elif not _is_stacked(leaf, branch, reading):
+        else:
             roles.miss(f"ffn of {place}", part, "up", "gate", "down")
     for part in told:
-        roles.uses.append(Use(part.down, "down", place))
-        for role, piece in (("up", part.up), ("gate", part.gate)):
-            if piece is not None:
-                roles.uses.append(Use(piece.linear, role, place, (piece.value,)))
+        _parts(part, "", place, roles)
     return "ffn" if told or has_experts else ""
+
+
+def _parts(part: FeedForward, prefix: str, place: Place, roles: Roles) -> None:
+    roles.uses.append(Use(part.down, f"{prefix}down", place))
+    for role, piece in (("up", part.up), ("gate", part.gate)):
+        if piece is not None:
+            use = Use(piece.linear, prefix + role, place, (piece.value,))
+            roles.uses.append(use)
 
 
 def _is_stacked(leaf: fx.Node, branch: Branch, reading: Reading) -> bool:
@@ -228,22 +235,30 @@ def _is_stacked(leaf: fx.Node, branch: Branch, reading: Reading) -> bool:
 
 def _stacks(node: fx.Node, reading: Reading) -> bool:
     """Whether the matrices of several experts enter a product."""
+    linear = reading.products.linears.get(node)
+    if linear is not None:
+        return linear.experts > 0
     entering = reading.products.opaque.get(node, ())
     is_convolution = ops.name(node) in ops.CONVOLUTIONS
     return not is_convolution and any(len(ops.shape(p)) == 3 for p in entering)
 
 
 def _experts(branch: Branch, place: Place, reading: Reading, roles: Roles) -> bool:
-    """Note stacked experts and their routers; whether there are any."""
-    if not any(_stacks(node, reading) for node in branch.nodes):
+    """Tell stacked experts and their routers; whether there are any."""
+    stacks = {node for node in branch.nodes if _stacks(node, reading)}
+    if not stacks:
         return False
     flow, products = reading.flow, reading.products
     for node in branch.nodes & products.linears.keys():
         ends = flow.ahead(node, lambda n: n in reading.ends or ops.name(n) in _CHOICES)
         if any(ops.name(n) in _CHOICES for n in ends):
             roles.uses.append(Use(products.linears[node], "router", place))
-    why = "one tensor holds the matrices of all experts, which no rewrite reaches yet"
-    roles.miss(f"experts of {place}", why, *_EXPERTS)
+    for part in expert_blocks(branch, flow, products):
+        _parts(part, "experts.", place, roles)
+        stacks -= {part.down.call, *(piece.linear.call for piece in part.first)}
+    if stacks:
+        why = "the matrices of all experts enter a product of a form that is not known"
+        roles.miss(f"experts of {place}", why, *_EXPERTS)
     return True
 
 
@@ -268,7 +283,7 @@ def _tap(addition: Addition, branch: Branch, reading: Reading) -> fx.Node | None
     runs = [
         _run_before(linears[node].anchor.x)
         for node in branch.nodes & linears.keys()
-        if _is_first(linears[node].anchor.x, addition, reading)
+        if not linears[node].experts and _is_first(linears[node].anchor.x, addition, reading)
     ]
     wanted = ops.shape(branch.leaf)
     common = (n for n in (runs or [[]])[0] if all(n in run for run in runs))
@@ -363,7 +378,8 @@ def _rest(reading: Reading, roles: Roles) -> None:
     for node, linear in products.linears.items():
         if node not in told:
             roles.uses.append(Use(linear, "", roles.place(node)))
-    said = {linear.anchor.weight for linear in products.linears.values()}
+    anchors = [linear.anchor for linear in products.linears.values()]
+    said = {n for a in anchors for n in (a.weight, a.bias)}
     said |= {gather.weight for gather in products.gathers.values()}
     for node, parameters in products.opaque.items():
         for parameter in parameters:

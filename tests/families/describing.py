@@ -44,6 +44,7 @@ def words(site: Site) -> Iterator[str]:
         yield "" if site.in_block else "outside"
     if site.rows:
         yield "rows " + ",".join(f"{a}:{b}" for a, b in site.rows)
+    yield f"experts {site.experts}" if site.experts else ""
     yield "bias" if site.bias else ""
     yield "transposed" if site.transposed else ""
     yield "fused" if site.fused else ""
