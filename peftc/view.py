@@ -23,7 +23,8 @@ ROLES = (
 """Every role a site can have; "" is a linear whose role nothing in the graph tells."""
 
 GROUPS = ("linear",)
-"""Selectors that stand for many roles: `linear` is every linear inside blocks."""
+"""Selectors that stand for many roles: `linear` is every linear inside blocks, experts
+included, routers not."""
 
 SCOPES = ("layers", "enc", "dec", "self", "cross")
 

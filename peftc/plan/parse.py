@@ -191,7 +191,7 @@ def _site(key: str, text: str) -> Site:
 
 def _fact(name: str, value: str) -> Any:
     if name == "rows":
-        return _rows(value)
+        return _rows(_unquote(value))
     if name in {"layer", "calls", "experts"}:
         return int(value)
     return {"true": True, "false": False}.get(value, _unquote(value))

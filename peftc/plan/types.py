@@ -33,10 +33,10 @@ MergeClass: TypeAlias = Literal["exact", "exact+bias", "none", "unknown"]
 class AddedTensor:
     """A tensor that a rewrite adds to the model.
 
-    `name` is unique at its site (`lora.A`).  At a stack of experts the first axis of
-    `shape` is the expert's, unless the tensor is shared.  `init` is canonical text: `kaiming(5)`,
+    `name` is unique at its site (`lora.A`).  `init` is canonical text: `kaiming(5)`,
     `normal(0.02)`, `0`, or an expression over the base (`norm(W, in)`).  A `shared`
-    tensor is one storage for all sites with the same `shared` group name.
+    tensor is one storage for all sites with the same `shared` group name.  At a stack
+    of experts the first axis of `shape` is the expert's, unless the tensor is shared.
     """
 
     name: str

@@ -48,10 +48,9 @@ class Experts:
             return at.put(torch.matmul, value, turned)
         if self.routing.kind == "grouped":
             return self._grouped(at, value, turned)
-        picked = self.spread(at, turned)
-        return at.put(
-            torch.squeeze, at.put(torch.bmm, at.put(torch.unsqueeze, value, 1), picked), 1
-        )
+        row = at.put(torch.unsqueeze, value, 1)
+        rows = at.put(torch.bmm, row, self.spread(at, turned))
+        return at.put(torch.squeeze, rows, 1)
 
     def ein(self, at: Inserter, spec: str, args: list[Value]) -> fx.Node:
         """The product of token values and values of experts, by `spec`."""
@@ -60,9 +59,7 @@ class Experts:
         if self.routing.kind == "grouped" and (form := _form(rows, out, args)):
             value, matrix = form.operands(at)
             return form.result(self.product(at, value, matrix), at)
-        labels = [
-            EXPERT_ROWS[a.lead] + row for a, row in zip(args, rows, strict=True)
-        ]
+        labels = [EXPERT_ROWS[a.lead] + row for a, row in zip(args, rows, strict=True)]
         seen = [self.seen(a, at) for a in args]
         return product(f"{','.join(labels)}->{out}", seen, "*", at)[0]
 
@@ -148,8 +145,8 @@ def _form(rows: list[str], out: str, args: list[Value]) -> _Form | None:
 
 
 def _takes(target: Any, matrix: fx.Node) -> bool:
-    """Whether the graph's operator takes these matrices: torch's own is traced for whole
-    16 bytes of bfloat16 only."""
+    """Whether the graph's operator takes these matrices: torch's own is traced for
+    whole 16 bytes of bfloat16 only."""
     if target is _any_type():
         return True
     value = example(matrix)

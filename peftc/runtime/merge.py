@@ -196,7 +196,8 @@ def _change(model: nn.Module, change: Change, work: dict[str, torch.Tensor]) -> 
     roots = [derived.weight, *([derived.bias] if derived.bias else [])]
     sizes = {**environment(rewrite), "in": matrix.shape[-1]}
     each = [values_of(roots, values, sizes) for values in by_expert(rewrite, given)]
-    results = [torch.stack(v) if site.experts else v[0] for v in zip(*each, strict=True)]
+    parts = zip(*each, strict=True)
+    results = [torch.stack(v) if site.experts else v[0] for v in parts]
     rows = row_index(site, matrix.device)
     places = slice(None) if rows is None else rows
     if site.kind == "norm":

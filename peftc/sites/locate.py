@@ -311,7 +311,8 @@ def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> F
 
 def _is_output(h: fx.Node, linear: Linear) -> bool:
     """Whether only layout, casts and dropout lie between, and one matrix made it."""
-    return not linear.experts and strip(h, ops.TRANSPARENT) in (linear.call, linear.anchor.y)
+    made = (linear.call, linear.anchor.y)
+    return not linear.experts and strip(h, ops.TRANSPARENT) in made
 
 
 def _norm_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:

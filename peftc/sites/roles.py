@@ -280,11 +280,12 @@ def _tap(addition: Addition, branch: Branch, reading: Reading) -> fx.Node | None
     """The nearest value, of the edge's shape, that all first linears of a branch read
     or a view or a cast of it."""
     linears = reading.products.linears
-    runs = [
-        _run_before(linears[node].anchor.x)
+    xs = [
+        linears[node].anchor.x
         for node in branch.nodes & linears.keys()
-        if not linears[node].experts and _is_first(linears[node].anchor.x, addition, reading)
+        if not linears[node].experts
     ]
+    runs = [_run_before(x) for x in xs if _is_first(x, addition, reading)]
     wanted = ops.shape(branch.leaf)
     common = (n for n in (runs or [[]])[0] if all(n in run for run in runs))
     return next((n for n in common if ops.shape(n) == wanted), None)

@@ -95,8 +95,9 @@ def _is_stack(node: fx.Node, rank: int, names: Names) -> bool:
 def _each(
     node: fx.Node, x: fx.Node, weight: fx.Node, names: Names
 ) -> LinearAnchor | None:
-    is_whole = ops.shape(x)[:1] == ops.shape(weight)[:1] and len(ops.shape(x)) == 3
-    return _anchor(node, (x, node), weight, Routing("each"), names) if is_whole else None
+    if len(ops.shape(x)) != 3 or ops.shape(x)[0] != ops.shape(weight)[0]:
+        return None
+    return _anchor(node, (x, node), weight, Routing("each"), names)
 
 
 def _single_rows(
@@ -132,9 +133,7 @@ def _anchor(
     return LinearAnchor(call, x, y, weight, None, routing)
 
 
-def _bias(
-    user: fx.Node, y: fx.Node, routing: Routing, names: Names
-) -> fx.Node | None:
+def _bias(user: fx.Node, y: fx.Node, routing: Routing, names: Names) -> fx.Node | None:
     """The stack of biases whose rows a user of a product adds to it."""
     if ops.name(user) != "add":
         return None

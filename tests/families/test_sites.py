@@ -87,9 +87,3 @@ def test_keys_are_unique_and_name_the_owner(family: str) -> None:
     keys = [site.key for site in sites]
     assert len(set(keys)) == len(keys)
     assert all(site.key == f"{site.owner}:{site.role}" for site in sites)
-
-
-def test_unresolved_experts_say_why() -> None:
-    (first, _) = model_view(model("mixtral")).unresolved
-    assert first.roles == ("experts.up", "experts.gate", "experts.down")
-    assert "all experts" in first.why

@@ -46,6 +46,7 @@ ELSEWHERE = {
     "PEFT500": "tests/unit/rewrite/test_emit.py"
     "::test_separate_tokens_are_refused_where_there_are_none",
     "PEFT501": "tests/unit/rewrite/test_emit.py::test_an_unknown_function_is_refused",
+    "PEFT510": "tests/numerics/test_experts.py::test_no_token_axis",
     "PEFT600": _RULES + "test_1_the_marker_refuses_real_tensors",
     "PEFT601": _RULES + "test_4_calling_a_layer_is_refused",
     "PEFT602": _RUNTIME

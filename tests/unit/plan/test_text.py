@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +43,15 @@ def test_round_trip(terms: list[str], seed: int) -> None:
     assert again == plan
     assert plan_text(again) == text
     assert plan_hash(again) == plan_hash(plan)
+
+
+def test_rows_and_experts_are_read_back() -> None:
+    rows = ((0, 4), (8, 12))
+    sites = (replace(s, rows=rows, experts=3) for s in VIEW.sites if s.role == "up")
+    view = replace(VIEW, sites=tuple(sites))
+    plan = make_plan(Source("<spec>", "lora(up, r=2)"), view)
+    assert plan.rewrites[0].tensors[0].shape[0] == 3
+    assert parse_plan(plan_text(plan)) == plan
 
 
 def test_the_record_is_plain_and_versioned() -> None:

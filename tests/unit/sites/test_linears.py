@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.integrations import moe  # registers the grouped product
 from transformers.pytorch_utils import Conv1D
 
 from peftc.sites.linears import Products, find_products
@@ -30,6 +31,7 @@ def only(model: nn.Module) -> tuple[Linear, dict[Any, str]]:
     return linear, names
 
 
+assert moe
 Shapes: TypeAlias = "dict[str, tuple[int, ...]]"
 
 MATRIX: Shapes = {"w": (6, 8)}
@@ -122,7 +124,11 @@ OPAQUE: dict[str, tuple[Any, Shapes]] = {
     "with and without": (lambda m, x: (y := x @ m.w) * (y + m.c), TURNED | {"c": (6,)}),
     "activation as bias": (lambda m, x: torch.addmm(x[1, :, :6], x[0], m.w), TURNED),
     "left": (lambda m, x: m.w @ x.transpose(1, 2), MATRIX),
-    "stack": (lambda m, x: torch.bmm(x, m.w), {"w": (2, 8, 6)}),
+    "stack of others": (lambda m, x: torch.bmm(m.w, x.mT), {"w": (2, 6, 8)}),
+    "rows of one expert each": (
+        lambda m, x: torch.bmm(x, m.w[x[:, 0, 0].long()]),
+        {"w": (3, 8, 6)},
+    ),
     "expert": (lambda m, x: F.linear(x, m.w[1]), {"w": (3, 6, 8)}),
     "convolution": (lambda m, x: F.conv1d(x.mT, m.w), {"w": (6, 8, 3)}),
 }
@@ -135,6 +141,56 @@ def test_a_product_that_is_no_linear(name: str) -> None:
     assert not found.linears
     (parameters,) = found.opaque.values()
     assert [names[p] for p in parameters] == ["w"]
+
+
+def numbers(x: torch.Tensor) -> torch.Tensor:
+    return x[:, 0, 0].long()
+
+
+def grouped(m: Any, x: torch.Tensor) -> torch.Tensor:
+    expert = numbers(x)
+    counts = torch.histc(expert.float(), bins=3, min=0, max=2)
+    ends = counts.cumsum(0, dtype=torch.int32)
+    y = torch.ops.transformers.grouped_mm_fallback(x[:, 1], m.w.mT, offs=ends)
+    y.add_(m.c[expert])
+    assert isinstance(y, torch.Tensor)
+    return y
+
+
+def picked(m: Any, x: torch.Tensor) -> Any:
+    expert = numbers(x)
+    return torch.bmm(m.w[expert], x[:, 1].unsqueeze(-1)).squeeze(-1) + m.c[expert]
+
+
+def picked_rows(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return torch.bmm(x[:, 1].unsqueeze(1), m.w[numbers(x)]).squeeze(1)
+
+
+def each(m: Any, x: torch.Tensor) -> Any:
+    return torch.bmm(x, m.w.transpose(1, 2)) + m.c.unsqueeze(1)
+
+
+STACKS: dict[str, tuple[Any, Shapes, str]] = {
+    "grouped": (grouped, {"w": (3, 6, 8), "c": (3, 6)}, "grouped"),
+    "picked rows": (picked_rows, {"w": (3, 8, 6)}, "picked"),
+    "picked columns": (picked, {"w": (3, 6, 8), "c": (3, 6)}, "picked"),
+    "each": (lambda m, x: torch.bmm(x, m.w), {"w": (2, 8, 6)}, "each"),
+    "each biased": (each, {"w": (2, 6, 8), "c": (2, 6)}, "each"),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_stack_of_matrices(name: str) -> None:
+    function, shapes, kind = STACKS[name]
+    linear, names = only(Function(function, **shapes))
+    anchor = linear.anchor
+    assert anchor.routing is not None
+    assert anchor.routing.kind == kind
+    assert linear.experts == shapes["w"][0]
+    assert (linear.inside, linear.outside) == (8, 6)
+    assert linear.transposed == (shapes["w"][1] == 8)
+    assert (anchor.bias is not None and names[anchor.bias]) == ("c" in shapes and "c")
+    assert (anchor.written is not None) == (name == "grouped")
 
 
 def test_products_of_activations_are_no_products() -> None:
