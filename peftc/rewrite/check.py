@@ -17,7 +17,7 @@ from peftc.diagnostics.rewrite import (
     SiteNotFoundInGraph,
     TensorUnread,
 )
-from peftc.rewrite.edit import WRITTEN, is_own, now
+from peftc.rewrite.edit import is_own, now
 from peftc.rewrite.insert import BOTH
 from peftc.rewrite.positions import START
 from peftc.rewrite.print import op_name
@@ -154,7 +154,7 @@ def _check_tensors(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> No
 
 def _check_edit(capture: Capture, edit: Edit, found: Diagnostics) -> None:
     site = BOTH.join(edit.sites)
-    if edit.new is edit.old or edit.target == WRITTEN:
+    if edit.new is edit.old or not edit.sites:
         return
     if edit.reader is not None:
         if now(capture, edit.new, edit.reader) not in edit.reader.all_input_nodes:

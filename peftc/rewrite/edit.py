@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from peftc.sites.anchors import Capture
 
-WRITTEN = "written"
-"""The target of an edit that changes no value."""
-
 
 def now(capture: Capture, value: fx.Node, reader: fx.Node | None = None) -> fx.Node:
     """What is read instead of `value` by `reader` (None: by what reads no edge)."""
@@ -54,7 +51,7 @@ def settle(capture: Capture, value: fx.Node, written: fx.Node) -> None:
     if any(edit.new is written for edit in capture.edits):
         return
     value.replace_all_uses_with(written, delete_user_cb=lambda user: user > written)
-    capture.edits.append(Edit((), WRITTEN, value, written))
+    capture.edits.append(Edit((), (), value, written))
 
 
 def replace(capture: Capture, edit: Edit) -> None:

@@ -14,7 +14,6 @@ import torch
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import WholeAndRows
-from peftc.rewrite.edit import WRITTEN
 from peftc.rewrite.insert import BOTH, Inserter, example
 from peftc.rewrite.linear import is_slice
 
@@ -51,7 +50,7 @@ def check_alone(use: Use[LinearAnchor]) -> None:
     names = [i.name for i in program.inputs] + [step.op for step in program.steps]
     reads = [name for name in READS_BASE if name in names]
     outputs = (anchor.y, anchor.written)
-    whole = [e for e in capture.edits if e.old in outputs and e.target != WRITTEN]
+    whole = [e for e in capture.edits if e.old in outputs and e.sites]
     if reads and whole:
         site = whole[0].sites[0]
         raise fail(WholeAndRows(site=use.key, whole=site, name=reads[0]))
