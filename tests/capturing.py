@@ -5,7 +5,7 @@ The added tensors enter the graph as arguments of a marker, as they do in the pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ from peftc.plan.types import (
 from peftc.rewrite.check import check_located
 from peftc.rewrite.print import graph_text
 from peftc.sites.anchors import Capture, LinearAnchor, Located
+from peftc.sites.linears import find_products
 from peftc.view import Kind, Rows, Site
 
 Tensors: TypeAlias = Mapping[str, Mapping[str, torch.Tensor]]
@@ -253,16 +254,13 @@ def bottleneck(hidden: int, d: int, reads: str = "h") -> Program:
 # --- anchors by hand ----------------------------------------------------------------
 
 
-def linear_uses(graph: fx.Graph, names: Mapping[fx.Node, str], path: str) -> Any:
-    """The anchors of the linear whose weight has this path (Linear or Conv1D)."""
-    biases = {name: node for node, name in names.items()}
-    bias = biases.get(path.removesuffix("weight") + "bias")
-    for node in list(graph.nodes):
-        if node.target is nn.functional.linear and names.get(node.args[1]) == path:
-            yield LinearAnchor(node, node.args[0], node, node.args[1], bias)
-        elif node.target is torch.addmm and names.get(node.args[2]) == path:
-            (y,) = node.users
-            yield LinearAnchor(node, node.args[1].args[0], y, node.args[2], bias)
+def linear_uses(
+    graph: fx.Graph, names: Mapping[fx.Node, str], path: str
+) -> Iterator[LinearAnchor]:
+    """The anchors of the linear whose weight has this path, whatever its spelling."""
+    for linear in find_products(graph, names).linears.values():
+        if names[linear.anchor.weight] == path:
+            yield linear.anchor
 
 
 def at_linears(*sites: Site) -> Locate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from peftc.rewrite.edit import now, settle
 from peftc.rewrite.emit import emit
 from peftc.rewrite.insert import Inserter, example, replay
 from peftc.rewrite.real import real_tokens
+from peftc.sites import ops
 
 if TYPE_CHECKING:
     from torch import fx
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
     from peftc.rewrite.uses import Use
     from peftc.sites.anchors import LinearAnchor
 
-PURE = {operator.iadd: operator.add, operator.imul: operator.mul}
-"""In-place functions of graphs, and what gives their value alone."""
+PURE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    "add_": "add",
+    "mul_": "mul",
+}
+"""In-place functions and methods of graphs, and what gives their value alone."""
+
+Given: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
+"""The arguments of a call."""
 
 
 def output(use: Use[LinearAnchor]) -> fx.Node:
@@ -139,25 +148,31 @@ def _repeat_linear(use: Use[LinearAnchor], at: Inserter, bias: bool) -> Repeat:
 
     def repeat(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         if offset is not None and offset in node.all_input_nodes:
-            return _without(offset, node, args, at)
+            return _without(offset, node, (args, kwargs), at)
         return repeated(at, node, args, kwargs)
 
     return repeat
 
 
-def _without(
-    offset: fx.Node, node: fx.Node, args: tuple[Any, ...], at: Inserter
-) -> fx.Node:
+def _without(offset: fx.Node, node: fx.Node, given: Given, at: Inserter) -> fx.Node:
     """The call `node` with these arguments, without its bias `offset`."""
-    if node.target is F.linear:
-        return at.put(F.linear, *args[:2])
-    if node.target is torch.addmm and not node.kwargs:
-        return at.put(torch.mm, *args[1:])
-    if node.target in (operator.add, operator.iadd, torch.add) and not node.kwargs:
-        (product,) = (arg for arg in args if arg is not offset)
-        assert isinstance(product, torch.fx.Node)
-        return product
+    match ops.name(node):
+        case "linear":
+            x, matrix, _ = _in_order(given, "input", "weight", "bias")
+            return at.put(F.linear, x, matrix)
+        case "addmm":
+            _, x, matrix = _in_order(given, "input", "mat1", "mat2")
+            return at.put(torch.mm, x, matrix)
+        case "add":
+            one, other = _in_order(given, "input", "other")
+            product: fx.Node = one if other is offset else other
+            return product
     raise fail(NotRepeatable(site=at.site, op=str(node.target)))
+
+
+def _in_order(given: Given, *words: str) -> tuple[Any, ...]:
+    args, kwargs = given
+    return (*args, *(kwargs[word] for word in words[len(args) :]))
 
 
 def repeated(
@@ -170,7 +185,7 @@ def repeated(
     """
     target: Any = node.target
     target = PURE.get(target, target)
-    if node.op == "call_method" and target.endswith("_"):
+    if isinstance(target, str) and target.endswith("_"):
         raise fail(NotRepeatable(site=at.site, op=target))
     if target is F.dropout and (*args, True, True, True)[2]:
         raise fail(NotRepeatable(site=at.site, op="dropout"))

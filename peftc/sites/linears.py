@@ -23,6 +23,7 @@ from peftc.sites.stacks import PICKS, find_stack, pick
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_FLATTENING = frozenset(("view", "reshape", "flatten", "unflatten"))
 _STACK_LAYOUTS = LAYOUTS | ops.PIECES | frozenset(("view", "reshape", "index"))
 """How one expert's matrix is taken from a stack of them."""
 
@@ -122,9 +123,7 @@ def _linear(node: fx.Node, names: Mapping[fx.Node, str]) -> Linear | None:
     if bias is not None and bias not in names:
         return None
     turned = is_turned(matrix, weight) == reads_out_in
-    flat = ops.name(node) in ("addmm", "mm")
-    y = _unflattened(node) if flat else node
-    source = _unflattened_input(x, y) if flat else x
+    source, y = _batched(x, node)
     biased = [] if bias else _biased_later(y, names)
     if biased and len(y.users) > 1:
         return None
@@ -168,19 +167,15 @@ def _biased_later(
     return [(add, n) for add, n in pairs if ops.shape(n) == ops.shape(y)[-1:]]
 
 
-def _unflattened(node: fx.Node) -> fx.Node:
-    """The view that gives a flat product its batch axes back, or the product."""
+def _batched(x: fx.Node, node: fx.Node) -> tuple[fx.Node, fx.Node]:
+    """Input and output of a product [rows, out] with the batch axes that views around
+    it take away and give back, or as they are."""
     users = tuple(node.users)
-    if len(users) == 1 and ops.name(users[0]) in ("view", "reshape"):
-        same = ops.shape(users[0])[-1:] == ops.shape(node)[-1:]
-        return users[0] if same else node
-    return node
-
-
-def _unflattened_input(x: fx.Node, y: fx.Node) -> fx.Node:
-    """The value before the view that took the batch axes away, if `y` has them back."""
-    if ops.name(x) not in ("view", "reshape"):
-        return x
-    source = ops.inputs(x)[0]
-    same = ops.shape(source)[:-1] == ops.shape(y)[:-1]
-    return source if same and ops.shape(source)[-1:] == ops.shape(x)[-1:] else x
+    is_flat = len(ops.shape(node)) == 2 and ops.name(x) in _FLATTENING
+    if not is_flat or len(users) != 1 or ops.name(users[0]) not in _FLATTENING:
+        return x, node
+    source, (y,) = ops.inputs(x)[0], users
+    lead = ops.shape(source)[:-1]
+    sizes = (*lead, ops.shape(x)[-1]), (*lead, ops.shape(node)[-1])
+    same = sizes == (ops.shape(source), ops.shape(y))
+    return (source, y) if same else (x, node)

@@ -36,9 +36,9 @@ def _is_row(node: fx.Node, table: fx.Node, reading: Reading) -> bool:
     """Whether a node is a stored row of numbers that may all index the table."""
     if node.op not in ("placeholder", "get_attr") or node in reading.names:
         return False
-    sizes = ops.shape(node)
-    is_row = len(sizes) == 2 and sizes[0] == 1
-    return is_row and ops.dtype(node) == "int64" and sizes[1] <= ops.shape(table)[0]
+    *others, length = ops.shape(node) or (0,)
+    is_row = length > 1 and others in ([], [1])
+    return is_row and ops.dtype(node) == "int64" and length <= ops.shape(table)[0]
 
 
 def _is_bias(gather: EmbeddingAnchor, reading: Reading) -> bool:

@@ -69,6 +69,38 @@ def assert_equal_with_gradients(
 # --- linears ------------------------------------------------------------------------
 
 
+def add_in_place(y: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    y += c
+    return y
+
+
+SPELLINGS: dict[str, Any] = {
+    "T": lambda x, w, c: x @ w.T + c,
+    "left": lambda x, w, c: c + torch.matmul(x, w.t()),
+    "in-place": lambda x, w, c: add_in_place(x @ w.T, c),
+    "method": lambda x, w, c: F.linear(x, w).add_(c),
+    "named": lambda x, w, c: F.linear(weight=w, bias=c, input=x),
+    "flat": lambda x, w, c: (x.flatten(0, -2) @ w.T).view(*x.shape[:-1], OUT) + c,
+    "mm": lambda x, w, c: torch.mm(x.view(-1, IN), w.T).view(*x.shape[:-1], OUT) + c,
+    "addmm": lambda x, w, c: c.addmm(x.view(-1, IN), w.T).view(*x.shape[:-1], OUT),
+}
+
+
+class Spelt(nn.Linear):
+    """A linear by other operators."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(IN, OUT)
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = SPELLINGS[self.kind](x, self.weight, self.bias)
+        return y
+
+
+KINDS = ("linear", "conv", *SPELLINGS)
+
+
 class Net(nn.Module):
     """tanh(W x + b), W owned by `lin`."""
 
@@ -77,6 +109,8 @@ class Net(nn.Module):
         self.lin = Conv1D(OUT, IN) if kind == "conv" else nn.Linear(IN, OUT, bias=bias)
         if kind == "conv":
             nn.init.normal_(self.lin.bias)
+        elif kind in SPELLINGS:
+            self.lin = Spelt(kind)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.lin(x))
@@ -149,7 +183,7 @@ CASES: dict[str, tuple[Program, Any, dict[str, tuple[int, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["linear", "conv"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("lead", [(4,), (2, 5), (2, 3, 4)])
 def test_whole_linears(kind: str, case: str, lead: tuple[int, ...]) -> None:
@@ -162,7 +196,7 @@ def test_whole_linears(kind: str, case: str, lead: tuple[int, ...]) -> None:
     assert_equal_with_gradients(run.forward(x), expected, [x, *tensors.values()])
 
 
-@pytest.mark.parametrize("kind", ["linear", "conv"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_zero_deltas_change_no_bit(kind: str) -> None:
     net, x, of = Net(kind), torch.randn(2, 5, IN), whole(kind)
     tensors = {"A": torch.randn(R, IN), "B": torch.zeros(OUT, R)}

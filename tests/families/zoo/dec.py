@@ -238,7 +238,10 @@ CASES = {
         "OpenAIGPTConfig",
         _N,
         attentions=_EAGER,
-        notes="Post-norm; there is no cache.",
+        notes=(
+            "Post-norm; there is no cache.  Its causal mask is a buffer, whose numbers "
+            "a configuration does not hold, so that it is causal is not told."
+        ),
     ),
     "opt": Case("OPTForCausalLM", "OPTConfig", _OPT, quick=True),
     "persimmon": Case("PersimmonForCausalLM", "PersimmonConfig", MAIN),
