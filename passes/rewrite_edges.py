@@ -51,7 +51,9 @@ def _rewrite(use: Use[HiddenAnchor]) -> None:
     h = now(use.capture, anchor.h, anchor.reader)
     at = use.inserter(anchor.reader or after(h), anchor.h)
     (program,) = use.rewrite.programs
-    new = emit(use.source(program, h, partial(_read, use, at, h)), at, use.memo)
+    new = emit(
+        use.source(program, h, partial(_read, use, at, h)), at, use.memo(program)
+    )
     replace(use.capture, Edit((use.key,), (program.target,), h, new, anchor.reader))
 
 

@@ -56,7 +56,9 @@ def emit_linear(use: Use[LinearAnchor], y: fx.Node, at: Inserter) -> fx.Node:
     """The site's program on `y`, its output so far (of a row site, its rows of it)."""
     (program,) = use.rewrite.programs
     read = partial(_read, use, at, y)
-    return emit(use.source(program, y, read, partial(apply_base, use)), at, use.memo)
+    return emit(
+        use.source(program, y, read, partial(apply_base, use)), at, use.memo(program)
+    )
 
 
 def _read(use: Use[LinearAnchor], at: Inserter, y: fx.Node, name: str) -> fx.Node:

@@ -69,7 +69,8 @@ def emit_rows(use: Use[AttentionAnchor], at: Inserter) -> list[Rows]:
 def _emit(use: Use[AttentionAnchor], program: Program, at: Inserter) -> Value:
     attention = use.anchor.attention
     into = attention.key if program.target.startswith("k") else attention.value
-    return emit_value(use.source(program, into, partial(_read, use, at)), at, use.memo)
+    source = use.source(program, into, partial(_read, use, at))
+    return emit_value(source, at, use.memo(program))
 
 
 def _read(use: Use[AttentionAnchor], at: Inserter, name: str) -> fx.Node:

@@ -36,12 +36,12 @@ A = TypeVar("A", LinearAnchor, HiddenAnchor, NormAnchor, AttentionAnchor)
 
 @dataclass(frozen=True)
 class Use(Generic[A]):
-    """One use of a planned site.  `memo` is shared by all uses of the site."""
+    """One use of a planned site.  `memos` is shared by all uses of the site."""
 
     capture: Capture
     rewrite: Rewrite
     anchor: A
-    memo: Values
+    memos: dict[str, Values]
 
     @property
     def key(self) -> str:
@@ -52,6 +52,11 @@ class Use(Generic[A]):
     def targets(self) -> tuple[str, ...]:
         """What the site's programs replace."""
         return tuple(program.target for program in self.rewrite.programs)
+
+    def memo(self, program: Program) -> Values:
+        """What uses of the site have computed of a program; steps are named anew in
+        each."""
+        return self.memos.setdefault(program.target, {})
 
     def tensor(self, name: str) -> fx.Node:
         """The placeholder of an added tensor (or of `rows`)."""
@@ -105,10 +110,10 @@ def _spans(applications: tuple[Application, ...]) -> Iterator[tuple[str, str]]:
 def uses(capture: Capture, plan: Plan, kind: type[A]) -> Iterator[Use[A]]:
     """The uses, with anchors of this kind, of every rewrite that has programs."""
     for rewrite in plan.rewrites:
-        memo: Values = {}
+        memos: dict[str, Values] = {}
         for anchor in anchors(capture, rewrite):
             if rewrite.programs and isinstance(anchor, kind):
-                yield Use(capture, rewrite, anchor, memo)
+                yield Use(capture, rewrite, anchor, memos)
 
 
 def anchors(capture: Capture, rewrite: Rewrite) -> list[Anchor]:

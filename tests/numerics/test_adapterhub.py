@@ -30,18 +30,18 @@ def test_outputs_and_gradients_are_theirs(name: str) -> None:
     output = model(**inputs, output_hidden_states=True)
     output.logits.square().mean().backward()
     assert_outputs(output, hub.group(tensors, "out"))
-    for theirs, gradient in hub.group(tensors, "grad").items():
-        mine = named[hub.ours(theirs, case, named)]
-        if isinstance(mine, torch.nn.Parameter):  # VeRA's A and B are buffers
-            assert mine.grad is not None
-            assert_close(mine.grad, gradient, theirs)
+    gradients = hub.imported(hub.group(tensors, "grad"), case, named)
+    for name, gradient in gradients.items():
+        if isinstance(named[name], torch.nn.Parameter):  # VeRA's A and B are buffers
+            assert named[name].grad is not None
+            assert_close(named[name].grad, gradient, name)
 
 
 def load(model: nn.Module, case: hub.Case, tensors: hub.Tensors) -> dict[str, Any]:
     """Copy their tensors into ours; every trained tensor of ours has got its value."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     given = hub.group(tensors, "adapter") | hub.group(tensors, "fusion")
-    filled = {hub.ours(theirs, case, named): given[theirs] for theirs in given}
+    filled = hub.imported(given, case, named)
     with torch.no_grad():
         for name, tensor in filled.items():
             named[name].copy_(tensor.reshape(named[name].shape))

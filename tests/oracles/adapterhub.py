@@ -38,8 +38,10 @@ class Case:
 
     spec: str
     count: int
-    names: dict[str, str]
+    names: dict[str, str] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
+    prefixes: dict[str, str] = field(default_factory=dict)
+    """Our instance for each adapter of theirs that keeps a prefix of all layers."""
 
 
 def renamed(
@@ -59,6 +61,7 @@ FIRST, SECOND = (
     {theirs: f"{ours}{n}" for theirs, ours in BOTTLENECK.items()} for n in (1, 2)
 )
 LORA = {"lora_A": "A", "lora_B": "B"}
+GATE = {"gate.weight": "w", "gate.bias": "c", "weight": "w", "bias": "c"}
 FUSION = {
     f"adapter_fusion_layer.a1,a2.{theirs}": f"fused.{ours}"
     for theirs, ours in {
@@ -70,11 +73,24 @@ FUSION = {
     }.items()
 }
 
+LAYERS = 2
+BERT_ATTENTIONS = [
+    f"bert.encoder.layer.{i}.attention.output.dense" for i in range(LAYERS)
+]
+LLAMA_ATTENTIONS = [f"model.layers.{i}.self_attn.o_proj" for i in range(LAYERS)]
+SHARED = {"wte.weight": "E", "control_trans.0.weight": "A", "control_trans.0.bias": "a"}
+PIECES = {
+    "control_trans": "KV",
+    "control_trans.2.weight": "KV",
+    "control_trans.2.bias": ("k0", "v0"),
+}
+
 PLACES = (
     (r"attention\.output\.adapters$", "attention.output.dense.peftc.attn"),
     (r"(layer\.\d+\.output)(\.adapters)?$", r"\1.dense.peftc.ffn"),
     (r"attention_adapters\.adapters$", "self_attn.o_proj.peftc.attn"),
     (r"output_adapters\.adapters$", "mlp.down_proj.peftc.ffn"),
+    (r"self\.prefix_tuning\.prefix_gates$", "output.dense.peftc.attention"),
     (r"(query|key|value)\.loras$", lambda m: f"{m[1]}.peftc.{m[1][0]}"),
     (r"([qkv])_proj\.loras$", r"\1_proj.peftc.\1"),
     (r"intermediate\.dense\.loras$", "intermediate.dense.peftc.up"),
@@ -124,6 +140,25 @@ method average(d: size = 8) on hidden {
   h' = (0.25 * first + 0.75 * second) / 2
 }
 average(ffn)
+"""
+
+UNIPELT = """
+method gated(p: size = 4, mlp: size = 16) on attention {
+  shared param E[p, hidden], A[mlp, hidden], a[mlp]
+  param K[key, mlp], k0[key], V[value, mlp], v0[value], w[hidden], c[]
+  gate = mean(sigmoid(w(u) + c), t)
+  k' = outer(gate, K(tanh(A(E) + a)) + k0)
+  v' = outer(gate, V(tanh(A(E) + a)) + v0)
+}
+on linear {
+  param A[4, in], B[out, 4], w[in], c[]
+  y' = y + mean(sigmoid(w(x) + c), t) * B(A(x))
+}
+on hidden {
+  param D[8, hidden], bd[8], U[hidden, 8], bu[hidden], w[hidden], c[]
+  h' = h + mean(sigmoid(w(n) + c), t) * (U(relu(D(n) + bd)) + bu)
+}
+gated(attention, q, v, ffn)
 """
 
 FUSED = """
@@ -190,6 +225,34 @@ CASES = {
         2208,
         renamed(FIRST, "average", "a1") | renamed(SECOND, "average", "a2"),
     ),
+    # They leave the positions of tokens as they are.
+    "bert__prefix_flat": Case(
+        "prefix(p=5, positions=keep)", 640, prefixes={"ad": "prefix"}
+    ),
+    "llama__prefix_flat": Case(
+        "prefix(p=5, positions=keep)", 320, prefixes={"ad": "prefix"}
+    ),
+    "bert__prefix_mlp": Case(
+        "prefix(p=5, mlp=16, positions=keep)", 2864, prefixes={"ad": "prefix"}
+    ),
+    "bert__compose_stack_prefix_flat": Case(
+        "prefix(p=5, positions=keep) + prefix(p=5, positions=keep)",
+        1280,
+        prefixes={"a1": "prefix", "a2": "prefix_2"},
+    ),
+    "bert__mam": Case(
+        "prefix(p=5, mlp=16, positions=keep) + parallel(ffn, d=16)",
+        5008,
+        renamed(BOTTLENECK, "parallel"),
+        prefixes={"ad": "prefix"},
+    ),
+    # Their gates are means over all tokens, padding too.
+    "bert__unipelt": Case(
+        UNIPELT,
+        5224,
+        renamed({**LORA, **BOTTLENECK, **GATE}, "gated"),
+        prefixes={"ad": "gated"},
+    ),
     "bert__compose_fuse_pfeiffer": Case(
         FUSED,
         8480,
@@ -198,17 +261,6 @@ CASES = {
 }
 
 NOT_YET = {
-    **dict.fromkeys(
-        (
-            "bert__prefix_flat",
-            "bert__prefix_mlp",
-            "bert__mam",
-            "bert__unipelt",
-            "bert__compose_stack_prefix_flat",
-            "llama__prefix_flat",
-        ),
-        "attention is no place yet",
-    ),
     **dict.fromkeys(
         ("bert__compacter", "bert__compacter_pp", "llama__compacter"),
         "not in the library yet",
@@ -247,7 +299,38 @@ def case_tensors(name: str) -> Tensors:
     return load_file(GOLDEN / f"{name}.safetensors")
 
 
-def ours(name: str, case: Case, named: Iterable[str]) -> str:
+def imported(tensors: Tensors, case: Case, named: Iterable[str]) -> Tensors:
+    """Their tensors, or gradients of these, under our names and in our pieces."""
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        if "prefix_tunings" in name:
+            found |= _prefix(name, tensor, case)
+        else:
+            found[_ours(name, case, named)] = tensor
+    return found
+
+
+def _prefix(name: str, tensor: torch.Tensor, case: Case) -> Tensors:
+    """Of each layer the keys and the values, which they keep side by side."""
+    where, _, part = name.partition("prefix_tunings.")[2].partition(".self_prefix.")
+    attentions = BERT_ATTENTIONS if name.startswith("bert") else LLAMA_ATTENTIONS
+    instances = [
+        f"{owner}.peftc.attention.{case.prefixes[where]}" for owner in attentions
+    ]
+    if part in SHARED:
+        return {f"{instances[0]}.{SHARED[part]}": tensor}
+    if part == "control_trans":
+        pieces = tensor.view(5, LAYERS, 2, -1).movedim(0, 2)
+    else:
+        pieces = tensor.view(LAYERS, 2, -1, *tensor.shape[1:])
+    return {
+        f"{instance}.{ours}": pieces[layer, kind]
+        for layer, instance in enumerate(instances)
+        for kind, ours in enumerate(PIECES[part])
+    }
+
+
+def _ours(name: str, case: Case, named: Iterable[str]) -> str:
     """Our name, among those of all tensors, of one of theirs."""
     for key, suffix in case.shared.items():
         if name.endswith(f".{key}"):
