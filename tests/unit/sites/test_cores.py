@@ -134,6 +134,10 @@ def spelt(scores: Callable[..., torch.Tensor]) -> Any:
     return lambda m, q, k, v: scores(m, q @ k.mT).softmax(-1) @ v
 
 
+def masked(mask: Callable[[Any], torch.Tensor]) -> Any:
+    return lambda m, q, k, v: F.scaled_dot_product_attention(q, k, v, mask(m))
+
+
 def lower(*, window: int = 9, ahead: int = 0) -> torch.Tensor:
     place = torch.arange(5)
     distance = place[None, :] - place[:, None]
@@ -146,12 +150,10 @@ def minus(seen: torch.Tensor, low: float = -math.inf) -> torch.Tensor:
 
 CAUSAL = {
     "flag": call(is_causal=True),
-    "flags": lambda m, *qkv: F.scaled_dot_product_attention(*qkv, lower()),
-    "window": lambda m, *qkv: F.scaled_dot_product_attention(*qkv, lower(window=2)),
-    "added": lambda m, *qkv: F.scaled_dot_product_attention(*qkv, minus(lower())),
-    "learned-bias": lambda m, *qkv: F.scaled_dot_product_attention(
-        *qkv, m.bias + minus(lower(), -65504.0)
-    ),
+    "flags": masked(lambda m: lower()),
+    "window": masked(lambda m: lower(window=2)),
+    "added": masked(lambda m: minus(lower())),
+    "learned-bias": masked(lambda m: m.bias + minus(lower(), -65504.0)),
     "spelt": spelt(lambda m, s: s / 2 + minus(lower())),
     "capped": spelt(lambda m, s: torch.tanh(s / 9) * 9 + minus(lower(), -1e9)),
     "filled": spelt(lambda m, s: s.masked_fill(~lower(), -1e9)),
@@ -159,8 +161,8 @@ CAUSAL = {
 }
 OPEN = {
     "all": call(),
-    "one-ahead": lambda m, *qkv: F.scaled_dot_product_attention(*qkv, lower(ahead=1)),
-    "bias-only": lambda m, *qkv: F.scaled_dot_product_attention(*qkv, m.bias),
+    "one-ahead": masked(lambda m: lower(ahead=1)),
+    "bias-only": masked(lambda m: m.bias),
     "spelt": spelt(lambda m, s: s / 2),
     "padding": spelt(lambda m, s: s + torch.zeros(2, 1, 1, 5)),
 }
@@ -268,10 +270,8 @@ class Relative(Model):
         x = self.table(input_ids)
         place = torch.arange(x.shape[1])
         bias = self.distances(place[None, :] - place[:, None] + WORDS)
-        layer = self.layers[0]
-        layer.mix = lambda m, *qkv: F.scaled_dot_product_attention(
-            *qkv, bias.permute(2, 0, 1)
-        )
+        layer: Any = self.layers[0]
+        layer.mix = masked(lambda m: bias.permute(2, 0, 1))
         return self.out(self.final(layer(x)))
 
 
