@@ -138,14 +138,14 @@ def gradients(model: Any, like: Any) -> dict[str, torch.Tensor | None]:
     return found
 
 
-def same_gradients(model: Any, reference: Any, **near: float) -> None:
+def same_gradients(model: Any, reference: Any, rtol: float, atol: float) -> None:
     mine, expected = gradients(model, model), gradients(reference, model)
     for name, one in mine.items():
         other = expected[name]
         assert (one is None) == (other is None), name
         if one is not None and other is not None:
             assert torch.any(one != 0)
-            torch.testing.assert_close(one, other, **near)
+            torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

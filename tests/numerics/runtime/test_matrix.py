@@ -18,7 +18,7 @@ from peftc.diagnostics.core import PeftcError
 from tests.numerics.runtime.tiny import compiled, hooked, llama, t5, tokens, twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MODELS: dict[str, Callable[[], Any]] = {"llama": lambda: llama(layers=1), "t5": t5}
 STANCES = ("default", "force_eager", "eager_on_recompile", "fail_on_recompile")
@@ -35,7 +35,8 @@ CHANGES = ("none", "late hook", "replaced layer")
 
 def linear(model: Any) -> str:
     """The path of an adapted linear."""
-    return next(n for n, _ in model.named_modules() if n.endswith(("q_proj", ".q")))
+    paths: Iterator[str] = (path for path, _ in model.named_modules())
+    return next(path for path in paths if path.endswith(("q_proj", ".q")))
 
 
 ENTRIES: dict[str, Callable[[Any], Any]] = {
