@@ -4,44 +4,66 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import TYPE_CHECKING
 
 from peftc.pipeline import Fact, plan_pass
 from peftc.plan.types import DTYPE_BYTES, Memory, Plan
 
+if TYPE_CHECKING:
+    from peftc.plan.types import AddedTensor, Rewrite
+
 BATCH, TOKENS = 8, 512
 ADAM_STATES = 2  # first and second moments, as torch.optim.AdamW keeps them
+ADAM_STEP = 4  # its count of steps, a float32 for each tensor
 
 
 @plan_pass("estimate-memory", requires={Fact.ORDERED}, ensures={Fact.MEMORY_KNOWN})
 def estimate_memory(plan: Plan) -> Plan:
-    """Bytes of base, parameters, gradients, AdamW states and added activations.
+    """Bytes of base, added tensors, gradients, AdamW states and added activations.
 
     rewrite:
         plan  ->  plan with `memory batch=8 tokens=512 base=... parameters=...`
 
     guards: none.  Activations are those the added operations keep for backward, for a
-    stated batch; what the base itself keeps depends on its attention and is not in it.
+    stated batch; what the base itself keeps depends on its graph and is not in it.
     """
-    width = 4 if plan.dtype == "auto" else DTYPE_BYTES[plan.dtype]
-    trainable = plan.trainable * width
+    added = _added(plan)
+    trained = [size for tensor, size in added if tensor.kind == "param"]
     memory = Memory(
         batch=BATCH,
         tokens=TOKENS,
         base=plan.model.bytes,
-        parameters=trainable,
-        gradients=trainable,
-        optimizer=ADAM_STATES * trainable,
-        activations=BATCH * TOKENS * _kept(plan) * width,
+        parameters=sum(size for _, size in added),
+        gradients=sum(trained),
+        optimizer=ADAM_STATES * sum(trained) + ADAM_STEP * len(trained),
+        activations=BATCH * TOKENS * sum(_kept(plan, r) for r in plan.rewrites),
     )
     return replace(plan, memory=memory)
 
 
-def _kept(plan: Plan) -> int:
-    """Scalars per token that the added operations save: the results of token steps."""
-    return sum(
+def _added(plan: Plan) -> list[tuple[AddedTensor, int]]:
+    """Every tensor that is stored, a shared one once, with its bytes."""
+    unique = {
+        (t.shared or r.site.key, t.name): (t, t.count * _width(plan, r))
+        for r in plan.rewrites
+        for t in r.tensors
+    }
+    return list(unique.values())
+
+
+def _width(plan: Plan, rewrite: Rewrite) -> int:
+    """Bytes of a scalar that a rewrite adds."""
+    if plan.dtype != "auto":
+        return DTYPE_BYTES[plan.dtype]
+    return 8 if rewrite.site.dtype == "float64" else 4
+
+
+def _kept(plan: Plan, rewrite: Rewrite) -> int:
+    """Bytes per token that the added operations save: the results of token steps."""
+    scalars = sum(
         prod(step.shape)
-        for rewrite in plan.rewrites
         for program in rewrite.programs
         for step in program.steps
         if step.tokens and step.op not in ("view", "add")
     )
+    return scalars * _width(plan, rewrite)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from peftc.driver import compile_model, install_plan, make_plan, read_spec
+from peftc.driver import Step, compile_model, install_plan, plan_model, read_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,26 +61,26 @@ def plan(
     seed: int = 0,
     dtype: str = "auto",
     inputs: Mapping[str, Any] | None = None,
+    batch: int = 8,
+    tokens: int | None = None,
 ) -> Plan:
     """What a spec would do to a model; nothing is changed and no weights are needed.
 
     Args:
         spec: the text of a spec, or the path of a `.peft` file.
         model: a model, a transformers configuration, or the path of a folder or
-            config.json; the latter two are built without weights.
+            config.json; the latter two are built without values.
+        dtype: of new tensors, as in `compile`.
         inputs: example arguments of the forward; what is not given is made up.
+        batch: samples of the training step whose memory is counted.
+        tokens: of each sample; 512, or fewer if the model has fewer positions.
 
     Raises:
         PeftcError: with diagnostics.
     """
-    from torch import nn
-
-    from peftc.sites.view import model_view, view_from_config
-
     source = read_spec(spec)
-    is_model = isinstance(model, nn.Module)
-    view = (model_view if is_model else view_from_config)(model, inputs)
-    return make_plan(source, view, seed=seed, dtype=dtype)
+    step = Step(batch, tokens, inputs)
+    return plan_model(source, model, step, seed=seed, dtype=dtype)
 
 
 def load(

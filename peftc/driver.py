@@ -6,12 +6,15 @@ plan, or the compiled model.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftc.diagnostics.core import fail
+from peftc.diagnostics.core import PeftcError, fail
+from peftc.diagnostics.plan import BadStepSize
 from peftc.diagnostics.resolve import CannotUse
 from peftc.passes import GRAPH_PIPELINE, PLAN_PIPELINE
+from peftc.passes.estimate_memory import BATCH, TOKENS
 from peftc.pipeline import Guard, Manager, Watcher, load
 from peftc.plan.build import build
 from peftc.reproducer import Reproducer
@@ -83,6 +86,75 @@ def make_plan(
             watch("build", built)
     passes = load(PLAN_PIPELINE)
     return Manager(passes, watch, guard=reproducer.around).refine(built)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The training step whose memory a plan tells.
+
+    `tokens` of each of `batch` samples; TOKENS if not told, or fewer if the model has
+    fewer positions.  `inputs` are arguments of the forward that cannot be made up.
+    """
+
+    batch: int = BATCH
+    tokens: int | None = None
+    inputs: Mapping[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raise `PeftcError` (PEFT311) unless both are whole numbers from 1."""
+        for name, size in (("batch", self.batch), ("tokens", self.tokens)):
+            if size is not None and not (isinstance(size, int) and size >= 1):
+                raise fail(BadStepSize(name=name, size=str(size)))
+
+
+def plan_model(
+    source: Source,
+    model: Any,
+    step: Step,
+    *,
+    seed: int = 0,
+    dtype: str = "auto",
+    watch: Watcher | None = None,
+) -> Plan:
+    """Text and a model, a configuration or its path, to the plan with all its memory.
+
+    Raises:
+        PeftcError: with the errors of the first stage that found any.
+    """
+    step.check()
+
+    from torch import nn
+
+    from peftc.runtime.memory import fake_copy
+    from peftc.sites.load import sketch
+    from peftc.sites.view import model_view
+
+    known = model if isinstance(model, nn.Module) else sketch(model)
+    view = model_view(known, step.inputs)
+    plan = make_plan(source, view, seed=seed, dtype=dtype, watch=watch)
+    guard: Guard = Reproducer(source.text, view.architecture).around
+    with guard("memory", plan):
+        return _with_memory(plan, fake_copy(model) if known is model else known, step)
+
+
+def _with_memory(plan: Plan, model: nn.Module, step: Step) -> Plan:
+    """The plan with what a training step of the model without values holds."""
+    from peftc.runtime.memory import positions, training_inputs, training_step
+
+    assert plan.memory is not None
+    tokens = step.tokens or min(TOKENS, positions(model) or TOKENS)
+    manager = Manager(load(GRAPH_PIPELINE))
+    try:
+        inputs = training_inputs(model, (step.batch, tokens), step.inputs)
+        held = training_step(model, plan, manager, inputs)
+    except PeftcError as error:
+        note = f"activations of the base are not counted: {error.diagnostics[0]}"
+        return replace(plan, notes=(*plan.notes, note))
+    peak = plan.memory.lasting + held.peak
+    counted = {"activations": held.activations, "peak": peak}
+    return replace(
+        plan, memory=replace(plan.memory, batch=step.batch, tokens=tokens, **counted)
+    )
 
 
 def compile_model(

@@ -32,6 +32,9 @@ Adapter: TypeAlias = Annotated[
 Seed: TypeAlias = Annotated[
     int, typer.Option(help="Seed of the initial values.", min=0)
 ]
+Dtype: TypeAlias = Annotated[
+    str, typer.Option(help="Of new tensors: auto, float32, bfloat16, ...")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="For programs.")]
 RandomInit: TypeAlias = Annotated[
     int | None,

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from peftc.cli.guard import guarded
-from peftc.cli.options import Json, Model, PrintIR, Seed, Spec, watcher
+from peftc.cli.options import Dtype, Json, Model, PrintIR, Seed, Spec, watcher
 from peftc.cli.output import console
 from peftc.cli.summary import summary
-from peftc.driver import check, make_plan, read_spec
+from peftc.driver import Step, check, plan_model, read_spec
+from peftc.passes.estimate_memory import BATCH
 from peftc.plan.print import plan_text
 from peftc.plan.record import plan_record
 
@@ -21,6 +22,13 @@ def command(
     spec: Spec,
     model: Model,
     seed: Seed = 0,
+    dtype: Dtype = "auto",
+    batch: Annotated[
+        int, typer.Option(help="Samples of the step whose memory is counted.", min=1)
+    ] = BATCH,
+    tokens: Annotated[
+        int | None, typer.Option(help="Tokens of each; 512 or fewer.", min=1)
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="The whole plan.")] = False,
     as_json: Json = False,
     print_ir: PrintIR = False,
@@ -28,12 +36,8 @@ def command(
     """Show what would be rewritten: sites, shapes, counts, memory, merge class."""
     source = read_spec(spec)
     check(source)
-
-    from peftc.sites.view import view_from_config
-
-    plan = make_plan(
-        source, view_from_config(model), seed=seed, watch=watcher(print_ir)
-    )
+    step, watch = Step(batch, tokens), watcher(print_ir)
+    plan = plan_model(source, model, step, seed=seed, dtype=dtype, watch=watch)
     if as_json:
         print(json.dumps(plan_record(plan), indent=2))
     elif text:

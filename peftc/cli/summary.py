@@ -27,8 +27,8 @@ def summary(plan: Plan) -> RenderableType:
         table.add_column(column, overflow="fold")
     table.add_column("trainable", justify="right")
     table.add_column("merge", overflow="fold")
-    for group in _groups(plan.rewrites):
-        table.add_row(*_row(group))
+    for group, trained in _trained(_groups(plan.rewrites)):
+        table.add_row(*_row(group, trained))
     return Group(table, Text(), *(Text(line) for line in _totals(plan)))
 
 
@@ -41,10 +41,24 @@ def _groups(rewrites: Sequence[Rewrite]) -> Iterable[list[Rewrite]]:
     return groups.values()
 
 
-def _row(group: list[Rewrite]) -> tuple[str, ...]:
+def _trained(groups: Iterable[list[Rewrite]]) -> Iterator[tuple[list[Rewrite], int]]:
+    """Each group with its trained scalars; what is shared counts where it comes first,
+    so that the numbers add up to the plan's."""
+    seen: set[tuple[str, str]] = set()
+    for group in groups:
+        unique = {
+            (t.shared or r.site.key, t.name): t.count
+            for r in group
+            for t in r.tensors
+            if t.kind == "param"
+        }
+        yield group, sum(n for key, n in unique.items() if key not in seen)
+        seen |= unique.keys()
+
+
+def _row(group: list[Rewrite], trained: int = 0) -> tuple[str, ...]:
     first = group[0]
     site = first.site
-    trainable = sum(t.count for t in first.tensors if t.kind == "param")
     reason = f": {first.merge.reason}" if first.merge.reason else ""
     return (
         _role(first),
@@ -52,7 +66,7 @@ def _row(group: list[Rewrite]) -> tuple[str, ...]:
         _shape(site),
         " + ".join(_call(a) for a in first.applications),
         ", ".join(f"{t.name}[{','.join(map(str, t.shape))}]" for t in first.tensors),
-        f"{trainable * len(group):,}",
+        f"{trained:,}",
         first.merge.kind + reason,
     )
 
@@ -115,10 +129,12 @@ def _totals(plan: Plan) -> Iterator[str]:
 
 def _memory(memory: Memory) -> str:
     added = memory.parameters + memory.gradients + memory.optimizer
+    of = "" if memory.whole else " of the added operations"
+    most = f"; at most {_size(memory.peak)} at once" if memory.whole else ""
     return (
         f"memory: base {_size(memory.base)}, parameters with gradients and AdamW"
-        f" {_size(added)}, activations {_size(memory.activations)}"
-        f" at batch {memory.batch} x {memory.tokens} tokens"
+        f" {_size(added)}, activations{of} {_size(memory.activations)}"
+        f" at batch {memory.batch} x {memory.tokens} tokens{most}"
     )
 
 

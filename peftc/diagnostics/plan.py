@@ -136,3 +136,35 @@ class PositionsDoNotFit(Diagnostic):
     table: str
     rows: int
     start: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownDtype(Diagnostic):
+    """The dtype for new tensors is not one they can have.
+
+    `dtype=` takes a name: `float32`, or `auto`, which is float32 for a base below
+    float32 and else the base's.  Whole numbers cannot be trained.
+    """
+
+    code: ClassVar[str] = "PEFT310"
+    title: ClassVar[str] = "unknown dtype"
+    label: ClassVar[str] = "added tensors cannot be `{dtype}`"
+    notes: ClassVar[tuple[str, ...]] = ("known are {known}",)
+    help: ClassVar[str] = "{hint}"
+    dtype: str
+    known: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadStepSize(Diagnostic):
+    """The training step whose memory is to be counted has no such size.
+
+    `batch` and `tokens` are whole numbers, 1 or more.
+    """
+
+    code: ClassVar[str] = "PEFT311"
+    title: ClassVar[str] = "no size of a training step"
+    label: ClassVar[str] = "`{name}` is {size}, not a whole number from 1"
+    name: str
+    size: str

@@ -12,8 +12,20 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TYPE_CHECKING
 
-from peftc.diagnostics.core import Diagnostic, Diagnostics, PeftcError, fail
-from peftc.diagnostics.plan import LossNotSupported, NoTap, NotWholeAtSite, TiedWeight
+from peftc.diagnostics.core import (
+    Diagnostic,
+    Diagnostics,
+    PeftcError,
+    fail,
+    suggestion,
+)
+from peftc.diagnostics.plan import (
+    LossNotSupported,
+    NoTap,
+    NotWholeAtSite,
+    TiedWeight,
+    UnknownDtype,
+)
 from peftc.expr.ir import Literal, depends_on
 from peftc.expr.knobs import bind_knobs
 from peftc.expr.places import TAP
@@ -22,6 +34,7 @@ from peftc.plan.equations import composed, equation_of, knob_sizes
 from peftc.plan.positions import moved_tables
 from peftc.plan.types import (
     DTYPE_BYTES,
+    DTYPES,
     AddedTensor,
     Application,
     ModelFacts,
@@ -46,8 +59,11 @@ def build(
     """Make the plan of a spec for a model.
 
     Raises:
-        PeftcError: with every error of knobs and sizes at any site.
+        PeftcError: with every error of knobs and sizes at any site, or PEFT310.
     """
+    if dtype not in DTYPES:
+        hint = suggestion(str(dtype).removeprefix("torch."), DTYPES)
+        raise fail(UnknownDtype(dtype=str(dtype), known=", ".join(DTYPES), hint=hint))
     count = sum(prod(p.shape) for p in view.parameters)
     size = sum(prod(p.shape) * DTYPE_BYTES.get(p.dtype, 4) for p in view.parameters)
     facts = ModelFacts(view.architecture, view.config_hash, count, view.layers, size)

@@ -17,6 +17,7 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.plan import UnreadablePlan
 from peftc.plan.print import HEADER, PLAIN
 from peftc.plan.types import (
+    DTYPES,
     AddedTensor,
     Application,
     Knob,
@@ -120,7 +121,7 @@ def _take(plan: Plan, block: _Block) -> Plan:
     readers: dict[str, Callable[[], Plan]] = {
         "model": lambda: replace(plan, model=_model(block.rest)),
         "seed": lambda: replace(plan, seed=int(block.rest)),
-        "dtype": lambda: replace(plan, dtype=block.rest),
+        "dtype": lambda: replace(plan, dtype=_dtype(block.rest)),
         "memory": lambda: replace(plan, memory=_memory(block.rest)),
         "note": lambda: replace(plan, notes=(*plan.notes, json.loads(block.rest))),
         "methods": lambda: replace(plan, methods=_methods(block)),
@@ -139,6 +140,12 @@ def _model(text: str) -> ModelFacts:
         int(facts["layers"]),
         int(facts["bytes"]),
     )
+
+
+def _dtype(text: str) -> str:
+    if text not in DTYPES:
+        raise ValueError(f"`{text}` is no dtype of added tensors")
+    return text
 
 
 def _memory(text: str) -> Memory:

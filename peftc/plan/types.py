@@ -22,7 +22,16 @@ DTYPE_BYTES = {
     "float16": 2,
     "uint8": 1,
     "int8": 1,
+    "int16": 2,
+    "int32": 4,
+    "int64": 8,
+    "bool": 1,
+    "complex64": 8,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
 }
+DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
+"""What the dtype of added tensors can be told to be."""
 
 Knob: TypeAlias = int | float | str | bool
 
@@ -110,7 +119,14 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, at `batch` x `tokens` for the last one: what training holds."""
+    """Bytes that training holds, at `batch` x `tokens`.
+
+    `base`: its parameters; `parameters`: all added tensors; `gradients`: of those that
+    are trained; `optimizer`: AdamW's states of them; `activations`: what the forward
+    and the loss keep for the backward; `peak`: the most that a step holds at once, all
+    of these included.  A `peak` of 0 says that only the plan was there and not the
+    model: `activations` are then those of the added operations alone.
+    """
 
     batch: int
     tokens: int
@@ -119,6 +135,17 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    peak: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the base's own activations are counted."""
+        return self.peak > 0
+
+    @property
+    def lasting(self) -> int:
+        """Bytes that stay from step to step."""
+        return self.base + self.parameters + self.optimizer
 
 
 @dataclass(frozen=True)

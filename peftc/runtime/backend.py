@@ -80,7 +80,8 @@ class Backend:
         checkpoint.outline(gm, regions, eager=self.recipe.backend == "eager")
         gm.graph.lint()
         gm.recompile()
-        return RUNNERS[self.recipe.backend](gm, inputs)
+        code = RUNNERS[self.recipe.backend](gm, inputs)
+        return self.recipe.around(code) if self.recipe.around else code
 
     def _model(self) -> nn.Module:
         model = self.model()

@@ -27,13 +27,14 @@ from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
 from peftc.runtime.tripwire import Switch, add_tripwires
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import nn
     from typing_extensions import Unpack
 
     from peftc.pipeline import Manager
     from peftc.plan.types import Plan
+    from peftc.runtime.backend import Code
     from peftc.runtime.state import Adapter
 
 
@@ -42,7 +43,8 @@ class Options(TypedDict, total=False):
 
     `backend` runs the rewritten graph (`eager`, `aot_eager`, `inductor`); `dynamic` is
     torch.compile's; `limit` is how many graphs one entry may have; `adapter` gives
-    values to the added tensors, if it was made on this base or `any_base` is set.
+    values to the added tensors, if it was made on this base or `any_base` is set;
+    `around` wraps what runs each graph.
     """
 
     backend: str
@@ -50,6 +52,7 @@ class Options(TypedDict, total=False):
     limit: int
     adapter: Adapter | None
     any_base: bool
+    around: Callable[[Code], Code] | None
 
 
 def install(
@@ -85,7 +88,8 @@ def _recipe(plan: Plan, manager: Manager, options: Options) -> Recipe:
         known, hint = ", ".join(RUNNERS), suggestion(backend, RUNNERS)
         raise fail(UnknownBackend(backend=backend, known=known, hint=hint))
     dynamic, limit = options.get("dynamic"), options.get("limit", GRAPHS)
-    return Recipe(plan, manager, backend, dynamic, limit)
+    around = options.get("around")
+    return Recipe(plan, manager, backend, dynamic, limit, around)
 
 
 def _entries(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:

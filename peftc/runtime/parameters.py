@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from peftc.runtime.fit import check_fit
 from peftc.runtime.initial import Evaluate, initial_value
@@ -126,11 +127,11 @@ def _make(
     evaluate: Evaluate | None,
 ) -> torch.Tensor:
     dtype = tensor_dtype(plan.dtype, base.dtype)
-    if base.is_meta:
-        value = torch.empty(tensor.shape, dtype=dtype, device="meta")
+    if base.is_meta or isinstance(base, FakeTensor):
+        value = base.new_empty(tensor.shape, dtype=dtype)
     else:
         value = initial_value(tensor, plan.seed, site.key, dtype, evaluate)
-    value = value.to(base.device)
+        value = value.to(base.device)
     return nn.Parameter(value) if tensor.kind == "param" else value
 
 

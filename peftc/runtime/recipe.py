@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from peftc.pipeline import Manager, load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from peftc.plan.types import Plan
+    from peftc.runtime.backend import Code
 
 GRAPHS = 64
 """How many graphs one forward may have; torch's own limit of 8 is too near."""
@@ -35,6 +38,8 @@ class Recipe:
     backend: str = "eager"
     dynamic: bool | None = None
     limit: int = GRAPHS
+    around: Callable[[Code], Code] | None = None
+    """Wraps what runs each graph, in this process only."""
 
     def __deepcopy__(self, memo: object) -> Recipe:
         return self

@@ -76,6 +76,8 @@ ELSEWHERE = {
     + "test_merge.py::test_what_cannot_merge_is_told_in_full_and_changes_nothing",
     "PEFT631": _MERGE + "test_states_in_which_it_is_not_possible",
     "PEFT632": _MERGE + "test_a_bias_is_created_and_taken_away",
+    "PEFT310": "tests/unit/plan/test_build.py::test_an_unknown_dtype_is_refused",
+    "PEFT311": _RUNTIME + "test_memory.py::test_a_step_has_whole_sizes",
     "PEFT306": "tests/unit/plan/test_text.py::test_something_else_is_no_plan",
     "PEFT660": "tests/ecosystem/test_cli.py::"
     "test_what_peftc_did_not_write_is_not_replaced",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,8 +90,41 @@ def test_memory_adds_up() -> None:
     plan = planned("lora(q, v, r=8)")
     assert plan.memory is not None
     assert plan.memory.parameters == plan.memory.gradients == 4 * 3_584
-    assert plan.memory.optimizer == 8 * 3_584
+    steps = 4 * 2 * len(plan.rewrites)  # AdamW counts steps for each tensor
+    assert plan.memory.optimizer == 2 * 4 * 3_584 + steps
     assert plan.memory.base == 4 * plan.model.parameters
+
+
+@pytest.mark.parametrize(
+    ("base", "dtype", "width"),
+    [
+        ("float64", "auto", 8),
+        ("float32", "auto", 4),
+        ("bfloat16", "auto", 4),
+        ("float64", "float32", 4),
+        ("float32", "bfloat16", 2),
+    ],
+)
+def test_memory_knows_the_dtype_of_new_tensors(
+    base: str, dtype: str, width: int
+) -> None:
+    sites = tuple(replace(site, dtype=base) for site in TOY.sites)
+    view = replace(TOY, sites=sites)
+    plan = make_plan(Source("<spec>", "lora(q, v, r=8)"), view, dtype=dtype)
+    assert plan.memory is not None
+    assert plan.memory.parameters == width * plan.trainable
+
+
+def test_buffers_are_stored_but_not_trained() -> None:
+    memory = planned("vera(q, r=4)").memory
+    assert memory is not None
+    assert memory.parameters - memory.gradients == 4 * (4 * 64 + 64 * 4)
+
+
+@pytest.mark.parametrize("dtype", ["float23", "int8", "torch.float32", ""])
+def test_an_unknown_dtype_is_refused(dtype: str) -> None:
+    with pytest.raises(PeftcError, match="PEFT310"):
+        make_plan(Source("<spec>", "lora(q)"), TOY, dtype=dtype)
 
 
 def test_a_bias_site_needs_no_new_bias() -> None:
