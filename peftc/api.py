@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import nn
+    from typing_extensions import Unpack
 
+    from peftc.driver import StepOptions
     from peftc.plan.types import Plan
 
 Model = TypeVar("Model", bound="nn.Module")
@@ -60,9 +62,7 @@ def plan(
     *,
     seed: int = 0,
     dtype: str = "auto",
-    inputs: Mapping[str, Any] | None = None,
-    batch: int = 8,
-    tokens: int | None = None,
+    **step: Unpack[StepOptions],
 ) -> Plan:
     """What a spec would do to a model; nothing is changed and no weights are needed.
 
@@ -71,16 +71,15 @@ def plan(
         model: a model, a transformers configuration, or the path of a folder or
             config.json; the latter two are built without values.
         dtype: of new tensors, as in `compile`.
-        inputs: example arguments of the forward; what is not given is made up.
-        batch: samples of the training step whose memory is counted.
-        tokens: of each sample; 512, or fewer if the model has fewer positions.
+        step: the training step whose memory is counted: `batch` samples (8) of
+            `tokens` (512, or fewer if the model has fewer positions); `inputs` are
+            example arguments of the forward, what is not given is made up.
 
     Raises:
         PeftcError: with diagnostics.
     """
     source = read_spec(spec)
-    step = Step(batch, tokens, inputs)
-    return plan_model(source, model, step, seed=seed, dtype=dtype)
+    return plan_model(source, model, Step(**step), seed=seed, dtype=dtype)
 
 
 def load(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.plan import BadStepSize
@@ -86,6 +86,14 @@ def make_plan(
             watch("build", built)
     passes = load(PLAN_PIPELINE)
     return Manager(passes, watch, guard=reproducer.around).refine(built)
+
+
+class StepOptions(TypedDict, total=False):
+    """The fields of a Step, for those who pass them on."""
+
+    batch: int
+    tokens: int | None
+    inputs: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def training_step(
     activations = meter.held
     if loss.requires_grad:
         with meter:
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
+            loss.backward()
     return Held(activations, meter.peak)
 
 

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 
 def t5() -> Any:
-    sizes = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
-    return T5ForConditionalGeneration(
-        T5Config(vocab_size=128, decoder_start_token_id=0, pad_token_id=0, **sizes)
-    )
+    facts: dict[str, Any] = {"decoder_start_token_id": 0, "pad_token_id": 0}
+    facts |= {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+    return T5ForConditionalGeneration(T5Config(vocab_size=128, **facts))
 
 
 def bfloat16_llama() -> Any:
@@ -92,8 +91,8 @@ def measure(model: Any, spec: str, batch: int, tokens: int) -> Measured:
     optimizer.step()
     states = [v for s in optimizer.state.values() for v in s.values()]
     gradients = [p.grad for p in trained if p.grad is not None]
-    sizes = (nbytes(group) for group in (added, gradients, states))
-    return Measured(base, *sizes, activations)
+    lasting = nbytes(added), nbytes(gradients), nbytes(states)
+    return Measured(base, *lasting, activations)
 
 
 def no_cache(model: Any) -> dict[str, bool]:
@@ -129,7 +128,9 @@ def test_what_is_told_is_what_a_step_holds(
     assert memory.whole
     measured = measure(make(), spec, batch, tokens)
     told, real = parts(memory), parts(measured)
-    assert told == {name: pytest.approx(n, rel=0.01, abs=64) for name, n in real.items()}
+    assert told == {
+        name: pytest.approx(n, rel=0.01, abs=64) for name, n in real.items()
+    }
     assert sum(told.values()) == pytest.approx(sum(real.values()), rel=0.01)
     assert memory.peak > sum(told.values()) - told["gradients"]
 
