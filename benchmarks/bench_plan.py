@@ -1,4 +1,4 @@
-"""How long `peftc.plan` takes on models of 8 to 70 billion weights, and how much memory.
+"""How long `peftc.plan` takes on models of up to 70 billion weights, and its memory.
 
 In: nothing; the configurations are written here and no weight is ever made.  Out: a
 Markdown table on stdout, a row for each model; exit code 1 if a limit is passed.  Each
