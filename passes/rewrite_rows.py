@@ -54,4 +54,4 @@ def _rewrite(group: list[Use[LinearAnchor]]) -> None:
 
 def _piece(use: Use[LinearAnchor], y: fx.Node, before: fx.Node) -> fx.Node:
     at = use.inserter(before, use.anchor.call)
-    return emit_linear(use, take_rows(use, y, -1, at), at)
+    return emit_linear(use, take_rows(use, y, -1, at, use.anchor.first), at)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 SAME_WEIGHT = ("t", "transpose", "permute", "to", "getattr", "contiguous", "detach")
 """Operations through which a weight is still that weight."""
 
+SPLIT = ("split", "chunk", "getitem", "narrow")
+"""Operations that give rows of a weight."""
+
 PICKED = ("getitem", "index_select")
 """Operations that give each row the matrix of its expert."""
 
@@ -56,36 +59,42 @@ def check_located(
         PeftcError: with one diagnostic for each site that would be left out.
     """
     errors = Diagnostics()
-    looked_up = {a.call for a in _anchors(found) if isinstance(a, EmbeddingAnchor)}
+    anchors = tuple(anchor for one in found for anchor in one.anchors)
     for rewrite in plan.rewrites:
-        strays = sorted(set(_strays(rewrite.site, located, used, looked_up)))
+        strays = sorted(set(_strays(rewrite.site, located, used, anchors)))
         if strays:
             users = ", ".join(f"`{name}`" for name in strays)
             errors.add(SiteNotFoundInGraph(site=rewrite.site.place, users=users))
     errors.check()
 
 
-def _anchors(found: Iterable[Located]) -> Iterator[Anchor]:
-    return (anchor for one in found for anchor in one.anchors)
-
-
 def _strays(
     site: Site,
     located: Mapping[str, Located],
     used: Mapping[str, fx.Node],
-    looked_up: set[fx.Node],
+    anchors: tuple[Anchor, ...],
 ) -> Iterator[str]:
     """The operations that use a site's weight and belong to none of its anchors."""
     known = located.get(site.key)
     if known is None or not known.anchors:
+        looked_up = {a.call for a in anchors if isinstance(a, EmbeddingAnchor)}
         others = looked_up if site.kind == "linear" else set()
         for node in _weights(site, used):
             yield from (op_name(r) for r in node.users if r not in others)
     elif site.kind == "linear":
-        calls = {a.call for a in known.anchors if isinstance(a, LinearAnchor)}
-        same = SAME_WEIGHT + PICKED * bool(site.experts)
+        own = [a for a in known.anchors if isinstance(a, LinearAnchor)]
+        calls = {a.call for a in own} | _apart(own, anchors)
+        is_split = any(anchor.rows for anchor in own)
+        same = SAME_WEIGHT + PICKED * bool(site.experts) + SPLIT * is_split
         for node in _weights(site, used):
             yield from (op_name(reader) for reader in _readers(node, calls, same))
+
+
+def _apart(own: list[LinearAnchor], anchors: tuple[Anchor, ...]) -> set[fx.Node]:
+    """The calls of other rows of a weight that is split before it is used."""
+    rows = {anchor.rows for anchor in own}
+    others = (a for a in anchors if isinstance(a, LinearAnchor) and a.rows)
+    return set() if None in rows else {a.call for a in others if a.rows not in rows}
 
 
 def _weights(site: Site, used: Mapping[str, fx.Node]) -> list[fx.Node]:

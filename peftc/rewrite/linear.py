@@ -84,16 +84,23 @@ def is_slice(use: Use[LinearAnchor]) -> bool:
 
 
 def take_rows(
-    use: Use[LinearAnchor], value: fx.Node, axis: int, at: Inserter
+    use: Use[LinearAnchor], value: fx.Node, axis: int, at: Inserter, first: int = 0
 ) -> fx.Node:
-    """The site's rows of `value` along `axis`; all of it for a whole linear."""
+    """The site's rows of `value` along `axis`, which begins with row `first`; all of it
+    for a whole linear."""
     rows = use.rewrite.site.rows
     if rows is None:
         return value
     if is_slice(use):
         ((start, stop),) = rows
-        return at.put(torch.narrow, value, axis, start, stop - start)
-    return at.put(torch.index_select, value, axis, use.tensor("rows"))
+        return at.put(torch.narrow, value, axis, start - first, stop - start)
+    return at.put(torch.index_select, value, axis, row_numbers(use, at, first))
+
+
+def row_numbers(use: Use[LinearAnchor], at: Inserter, first: int) -> fx.Node:
+    """The numbers of the site's rows, counted from row `first`."""
+    numbers = use.tensor("rows")
+    return at.put(torch.sub, numbers, first) if first else numbers
 
 
 def weight(use: Use[LinearAnchor], at: Inserter) -> fx.Node:

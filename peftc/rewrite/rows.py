@@ -15,7 +15,7 @@ import torch
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import WholeAndRows
 from peftc.rewrite.insert import BOTH, Inserter, example
-from peftc.rewrite.linear import is_slice
+from peftc.rewrite.linear import is_slice, row_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -71,7 +71,8 @@ def join(pieces: list[Piece], y: fx.Node, at: Inserter) -> fx.Node:
     if slices:
         y = at.put(torch.cat, list(_parts(slices, y, at)), -1)
     if others:
-        rows = _together([use.tensor("rows") for use, _ in others], 0, at)
+        numbers = [row_numbers(use, at, use.anchor.first) for use, _ in others]
+        rows = _together(numbers, 0, at)
         y = at.put(
             torch.index_copy, y, -1, rows, _together([v for _, v in others], -1, at)
         )
@@ -93,9 +94,11 @@ def _parts(slices: list[Piece], y: fx.Node, at: Inserter) -> Iterator[fx.Node]:
 
 
 def _range(piece: Piece) -> tuple[tuple[int, int], fx.Node]:
+    """The channels of the call that a piece is, and its value."""
     use, value = piece
     assert use.rewrite.site.rows is not None
-    return use.rewrite.site.rows[0], value
+    start, stop = (row - use.anchor.first for row in use.rewrite.site.rows[0])
+    return (start, stop), value
 
 
 def _together(nodes: list[fx.Node], axis: int, at: Inserter) -> fx.Node:

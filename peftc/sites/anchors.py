@@ -51,6 +51,13 @@ class LinearAnchor:
     bias: fx.Node | None
     routing: Routing | None = None
     written: fx.Node | None = None
+    rows: tuple[int, int] | None = None
+    """The rows of the weight that `y` is of, where it is split before; None for all."""
+
+    @property
+    def first(self) -> int:
+        """The row of the weight that the first channel of `y` is of."""
+        return self.rows[0] if self.rows else 0
 
 
 @dataclass(frozen=True)

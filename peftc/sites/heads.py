@@ -42,11 +42,15 @@ class Heads:
         )
 
 
-def seen_heads(attention: Attention, batch: int) -> Heads | None:
+def seen_heads(attention: Attention, width: int) -> Heads | None:
     """What the shapes alone tell: as if every head that is there were its own.
 
     None if heads are no axis of the graph's products.
+
+    Args:
+        width: of the values of all query heads side by side.
     """
+    batch = _batch(attention, width)
     queries, keys, values = (
         _count(node, batch)
         for node in (attention.query, attention.key, attention.value)
@@ -58,12 +62,20 @@ def seen_heads(attention: Attention, batch: int) -> Heads | None:
     return Heads(queries, max(keys, values), key, value)
 
 
+def _batch(attention: Attention, width: int) -> int:
+    """The batch where heads are no axis of their own; 0 if that is not whole."""
+    heads, over = divmod(width, ops.shape(attention.value)[-1])
+    rows = ops.shape(attention.query)[0]
+    return rows // heads if not over and heads and rows % heads == 0 else 0
+
+
 def _count(node: fx.Node, batch: int) -> int:
     """Heads of [batch, heads, _, _] or [batch * heads, _, _]; 0 for another form."""
     sizes = ops.shape(node)
     if len(sizes) == 4:
         return sizes[1]
-    return sizes[0] // batch if len(sizes) == 3 and sizes[0] % batch == 0 else 0
+    is_whole = len(sizes) == 3 and batch and sizes[0] % batch == 0
+    return sizes[0] // batch if is_whole else 0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from peftc.sites import ops
 from peftc.sites.anchors import EmbeddingAnchor, LinearAnchor
 from peftc.sites.flow import strip
 from peftc.sites.layouts import LAYOUTS, is_turned
+from peftc.sites.pieces import piece_of
 from peftc.sites.stacks import PICKS, find_stack, pick
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class Linear:
     @property
     def outside(self) -> int:
         """The number of output channels."""
-        return ops.shape(self.anchor.weight)[-1 if self.transposed else -2]
+        size = ops.shape(self.anchor.weight)[-1 if self.transposed else -2]
+        start, stop = self.anchor.rows or (0, size)
+        return stop - start
 
     @property
     def experts(self) -> int:
@@ -117,19 +120,24 @@ def _linear(node: fx.Node, names: Mapping[fx.Node, str]) -> Linear | None:
     if parts is None:
         return None
     x, matrix, bias, reads_out_in = parts
-    weight = strip(matrix, LAYOUTS)
-    if weight not in names or len(ops.shape(weight)) != 2:
+    whole = strip(matrix, LAYOUTS)
+    turned = is_turned(matrix, whole) == reads_out_in
+    weight = piece_of(whole, names)
+    if weight is None or len(ops.shape(whole)) != 2 or (weight.rows and turned):
         return None
-    if bias is not None and bias not in names:
+    offset = None if bias is None else piece_of(bias, names)
+    if bias is not None and (offset is None or offset.rows != weight.rows):
         return None
-    turned = is_turned(matrix, weight) == reads_out_in
+    bias = None if offset is None else offset.parameter
     source, y = _batched(x, node)
     biased = [] if bias else _biased_later(y, names)
     if biased and len(y.users) > 1:
         return None
     if biased:
         ((y, bias),) = biased
-    return Linear(LinearAnchor(node, source, y, weight, bias), turned)
+    rows = weight.rows
+    anchor = LinearAnchor(node, source, y, weight.parameter, bias, rows=rows)
+    return Linear(anchor, turned)
 
 
 def _parts(

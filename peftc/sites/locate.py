@@ -145,10 +145,11 @@ def _common(places: Iterable[Place]) -> Place:
 
 
 def _linear_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:
-    by_weight: dict[fx.Node, list[Use]] = defaultdict(list)
+    by_rows: dict[tuple[fx.Node, object], list[Use]] = defaultdict(list)
     for use in roles.uses:
-        by_weight[use.linear.anchor.weight].append(use)
-    for uses in by_weight.values():
+        anchor = use.linear.anchor
+        by_rows[anchor.weight, anchor.rows].append(use)
+    for uses in by_rows.values():
         yield from _weight_sites(_agreed(uses, roles, paths), reading, paths)
 
 
@@ -180,8 +181,11 @@ def _weight_sites(
 
 
 def _is_fused(by_role: dict[str, list[Use]], reading: Reading) -> bool:
-    """Whether other channels of the weight go elsewhere than to one role."""
+    """Whether other channels of the weight go elsewhere than to one role.  Of a weight
+    that is split before, no use is the whole."""
     told = ROWED & by_role.keys()
+    if any(use.linear.anchor.rows for uses in by_role.values() for use in uses):
+        return False
     if len(by_role) > 1:
         return bool(told)
     return bool(told) and any(
@@ -218,6 +222,7 @@ def _linear_site(
         in_block=place.in_block,
         weight=weight,
         bias="" if bias is None else paths.all(bias)[-1 if role == "head" else 0],
+        rows=(first.anchor.rows,) if first.anchor.rows else None,
         fused=fused,
         transposed=first.transposed,
         experts=first.experts,

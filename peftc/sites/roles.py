@@ -170,7 +170,7 @@ def _core(
     u: fx.Node | None,
 ) -> None:
     """Note the attention itself, under the linear that reads it."""
-    heads = seen_heads(attention, ops.shape(owner.anchor.y)[0])
+    heads = seen_heads(attention, owner.inside)
     if heads is None:
         why = "its heads are no axis of its products"
         roles.miss(f"attention of {place}", why, "attention")

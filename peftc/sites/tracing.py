@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._dynamo import config
+import torch.nn.functional as F
+from torch._dynamo import config, trace_rules
 from torch._dynamo.variables import builtin
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def tracing(**settings: Any) -> Iterator[None]:
     Transformers logs inside forwards; `_leave_out_requests` says the rest.
     """
     _leave_out_requests()
+    _look_into_attentions()
     known = (getattr(logging.Logger, name, None) for name in _LOGGING)
     ignored = {function for function in known if function}
     before = getattr(_here, "depth", 0)
@@ -53,6 +55,17 @@ def _leave_out_requests() -> None:
         method = getattr(getattr(builtin, owner, None), name, None)
         if method is not None:
             setattr(getattr(builtin, owner), name, _lenient(method))
+
+
+@functools.cache
+def _look_into_attentions() -> None:
+    """Let Dynamo trace what `nn.MultiheadAttention` calls, in the whole process.
+
+    It would keep it as one operator, which no product with a weight can be told from.
+    What is computed is the same.
+    """
+    rules = trace_rules.get_torch_obj_rule_map()
+    rules.pop(F.multi_head_attention_forward, None)
 
 
 _ASSIGNMENTS = (

@@ -117,7 +117,8 @@ def _with_rows(
     found: tuple[Found, ...], flow: Flow
 ) -> tuple[tuple[Site, ...], tuple[Unresolved, ...]]:
     """Put the rows to the sites of fused weights."""
-    fused = {f.located.site.weight for f in found if f.located.site.fused}
+    sites = [f.located.site for f in found if f.located.site.kind == "linear"]
+    fused = {site.weight for site in sites if site.fused or site.rows}
     finder = RowFinder(flow)
     slices: dict[str, list[_Slice]] = defaultdict(list)
     for one in found:
@@ -151,7 +152,7 @@ def _rows(found: Found, finder: RowFinder) -> tuple[int, ...]:
     """The rows that all uses of a site have; none if they differ."""
     anchors = [a for a in found.located.anchors if isinstance(a, LinearAnchor)]
     told = {
-        finder.rows(anchor.y, value)
+        tuple(anchor.first + row for row in finder.rows(anchor.y, value))
         for anchor, value in zip(anchors, found.values, strict=True)
     }
     return told.pop() if len(told) == 1 else ()
