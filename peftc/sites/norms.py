@@ -2,8 +2,9 @@
 
 In: a graph and the parameter paths of its placeholders.  Out: one `Norm` per use, with
 the value it reads, the value it gives, and its gain and offset.  Spelt out means
-`x * rsqrt(mean(x^2) + eps)` times a vector made of one parameter (`g`, `1 + g`), with
-any casts; in a layer norm, x is `x - mean(x)`.
+`x * rsqrt(mean(x^2) + eps)` or `x / sqrt(...)`, times a vector made of one parameter
+(`g`, `1 + g`), with any casts, and an offset added or not; in a layer norm, x is
+`x - mean(x)`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _norms(graph: fx.Graph, names: Mapping[fx.Node, str]) -> Iterator[Norm]:
         operator = ops.name(node)
         if operator in _SINGLE:
             yield _called(node, names)
-        elif operator == "rsqrt" or _is_inverse_root(node):
+        elif operator in ("rsqrt", "sqrt") or _is_inverse_root(node):
             spelt = _spelt_out(node, names)
             if spelt is not None:
                 yield spelt
@@ -73,12 +74,28 @@ def _spelt_out(root: fx.Node, names: Mapping[fx.Node, str]) -> Norm | None:
         return None
     x = strip(squared, ops.CASTS)
     for scaled in root.users:
-        if ops.name(scaled) != "mul":
-            continue
-        other = next((n for n in ops.inputs(scaled) if n is not root), None)
+        other = _scaled_by(root, scaled)
         if other is not None and _is_same(strip(other, ops.CASTS), x):
-            return _with_gain(x, scaled, names)
+            return _with_gain(_uncentred(x), scaled, names)
     return None
+
+
+def _scaled_by(root: fx.Node, scaled: fx.Node) -> fx.Node | None:
+    """What `scaled` divides by the root, or multiplies by the inverse root."""
+    if ops.name(root) != "sqrt":
+        others = (n for n in ops.inputs(scaled) if n is not root)
+        return next(others, None) if ops.name(scaled) == "mul" else None
+    above, below = ops.operands(scaled) if ops.name(scaled) == "div" else (None, None)
+    return above if below is root and isinstance(above, fx.Node) else None
+
+
+def _uncentred(x: fx.Node) -> fx.Node:
+    """What a mean was taken off; else the value itself."""
+    if ops.name(x) != "sub":
+        return x
+    whole, mean = ops.operands(x)
+    is_mean = isinstance(mean, fx.Node) and ops.name(mean) == "mean"
+    return whole if is_mean and ops.inputs(mean) == (whole,) else x
 
 
 def _is_same(one: fx.Node, other: fx.Node) -> bool:
@@ -109,13 +126,32 @@ def _with_gain(x: fx.Node, scaled: fx.Node, names: Mapping[fx.Node, str]) -> Nor
     """Follow the normalised value through casts to the product with its gain."""
     y = _through_casts(scaled)
     for user in y.users:
-        if ops.name(user) != "mul":
-            continue
-        other = next((n for n in ops.inputs(user) if n is not y), None)
-        gain = None if other is None else _parameter_of(other, names)
-        if gain is not None and len(ops.shape(gain)) == 1:
-            return Norm(x, _through_casts(user), gain, None, is_call=False)
+        gain = _vector("mul", user, y, names)
+        if gain is not None:
+            return _with_offset(x, _through_casts(user), gain, names)
     return Norm(x, y, None, None, is_call=False)
+
+
+def _with_offset(
+    x: fx.Node, y: fx.Node, gain: fx.Node, names: Mapping[fx.Node, str]
+) -> Norm:
+    """Go on to the sum with an offset, if it alone reads the product with the gain."""
+    for user in y.users if len(y.users) == 1 else ():
+        offset = _vector("add", user, y, names)
+        if offset is not None:
+            return Norm(x, _through_casts(user), gain, offset, is_call=False)
+    return Norm(x, y, gain, None, is_call=False)
+
+
+def _vector(
+    operator: str, user: fx.Node, y: fx.Node, names: Mapping[fx.Node, str]
+) -> fx.Node | None:
+    """The parameter vector that `user` multiplies or adds to `y`."""
+    others = [n for n in ops.inputs(user) if n is not y]
+    if ops.name(user) != operator or len(others) != 1:
+        return None
+    found = _parameter_of(others[0], names)
+    return found if found is not None and len(ops.shape(found)) == 1 else None
 
 
 def _through_casts(node: fx.Node) -> fx.Node:

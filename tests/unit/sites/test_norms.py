@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from peftc.sites import ops
+from peftc.sites.flow import strip
 from peftc.sites.norms import find_norms
 from tests.unit.sites.toys import Function, graph_of
 
@@ -30,6 +32,14 @@ def layer_norm_by_hand(m: Any, x: Any) -> Any:
     return m.g * ((x - mean) * torch.rsqrt(variance + 1e-5)).to(x.dtype)
 
 
+def layer_norm_by_division(m: Any, x: Any) -> Any:
+    y = x.float()
+    mean = y.mean(-1, keepdim=True)
+    variance = (y - mean).pow(2).mean(-1, keepdim=True)
+    y = (y - mean) / torch.sqrt(variance + 1e-5)
+    return m.g * y.to(x.dtype) + m.c
+
+
 ONE = {"g": (8,)}
 TWO = {"g": (8,), "c": (8,)}
 
@@ -48,6 +58,8 @@ SPELLINGS = {
         ONE,
     ),
     "layer norm by hand": (layer_norm_by_hand, ONE),
+    "by division": (layer_norm_by_division, TWO),
+    "rms norm and offset": (lambda m, x: m.g * (x * root(x)) + m.c, TWO),
 }
 
 
@@ -61,6 +73,21 @@ def test_a_spelling(name: str) -> None:
     assert [user.op for user in norm.y.users] == ["output"]
 
 
+def test_a_centred_norm_reads_what_it_centres() -> None:
+    for function in (layer_norm_by_hand, layer_norm_by_division):
+        (norm,), _ = found(function, **TWO)
+        assert strip(norm.x, ops.CASTS).op == "placeholder"
+
+
+def test_an_offset_that_something_else_reads_past_is_none() -> None:
+    def function(m: Any, x: Any) -> Any:
+        y = m.g * (x * root(x))
+        return y + m.c, y
+
+    (norm,), _ = found(function, **TWO)
+    assert norm.offset is None
+
+
 def test_a_norm_without_gain_has_none() -> None:
     (norm,), _ = found(lambda m, x: x * root(x))
     assert norm.gain is None
@@ -71,6 +98,10 @@ NO_NORM = {
     "third power": lambda m, x: m.g * x * torch.rsqrt(x.pow(3).mean(-1, True)),
     "a matrix": lambda m, x: (x * root(x)) @ m.w,
     "only the root": lambda m, x: m.g * root(x),
+    "divided the other way": lambda m, x: (
+        m.g * (torch.sqrt(x.pow(2).mean(-1, True)) / x)
+    ),
+    "times the root": lambda m, x: m.g * (x * torch.sqrt(x.pow(2).mean(-1, True))),
 }
 
 
