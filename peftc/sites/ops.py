@@ -68,6 +68,7 @@ MATMULS = _words(
 GROUPED = frozenset(("_grouped_mm", "grouped_mm", "grouped_mm_fallback"))
 CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d", "convolution"))
 PRODUCTS = MATMULS | GROUPED | CONVOLUTIONS
+CHOICES = frozenset(("topk", "argmax"))
 ATTENTIONS = _words(
     """
     scaled_dot_product_attention flex_attention flex_attention_hop
@@ -192,6 +193,17 @@ def _steps(node: fx.Node) -> tuple[fx.Node, ...]:
     if not isinstance(inside, fx.GraphModule):
         return ()
     return tuple(n for n in inside.graph.nodes if name(n) and inputs(n))
+
+
+def mixes_tokens(node: fx.Node) -> bool:
+    """Whether one operator makes each token from several: a convolution over more than
+    one place, a Fourier transform."""
+    operator = name(node)
+    if operator in CONVOLUTIONS:
+        weight = argument(node, 1, "weight")
+        sizes = shape(weight) if isinstance(weight, fx.Node) else ()
+        return any(length != 1 for length in sizes[2:]) or not sizes
+    return operator.startswith("fft_")
 
 
 def is_number(node: fx.Node) -> bool:

@@ -5,7 +5,8 @@ its branches.
 
 An addition is `r + f(r)`: a tree of sums of one shape in which one leaf, `r`, leads to
 all the others through products with parameters.  The tree matters for parallel
-sublayers (`mlp + attn + r`, `dropout(mlp + attn) + r`).
+sublayers (`mlp + attn + r`, `dropout(mlp + attn) + r`).  A sum with what an addition
+gives as it is (a connection that skips over layers) is no addition.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Branch:
     nodes: frozenset[fx.Node]
     """What lies between the residual and the leaf."""
     attentions: tuple[Attention, ...]
+    mixers: frozenset[fx.Node] = frozenset()
+    """What mixes tokens and is no attention."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class _Sources:
     attentions: tuple[Attention, ...]
     outs: frozenset[fx.Node]
     mixings: frozenset[fx.Node]
+    sums: set[fx.Node]
+    """Of the additions so far."""
 
     def is_sublayer(self, leaf: fx.Node, way: frozenset[fx.Node]) -> bool:
         """Whether a leaf is made by products with parameters, or an attention, last.
@@ -77,7 +82,14 @@ class _Sources:
         """
         ends = self.products.is_product
         met = self.flow.back(leaf, lambda n: n not in way or n in self.outs or ends(n))
-        return any(map(ends, way)) and not met & way & self.mixings
+        return any(map(ends, way)) and not met & way & (self.mixings | self.sums)
+
+    def mixers(self, way: frozenset[fx.Node], attends: bool) -> frozenset[fx.Node]:
+        """What mixes tokens on a way: products of activations count where there is no
+        attention, and no choice whose weights they apply (experts)."""
+        told = frozenset(n for n in way if ops.mixes_tokens(n))
+        is_plain = not attends and not any(ops.name(n) in ops.CHOICES for n in way)
+        return told | (way & self.mixings) if is_plain else told
 
 
 def find_additions(
@@ -89,9 +101,14 @@ def find_additions(
     """The additions of a graph, in its order."""
     outs = frozenset(attention.out for attention in attentions)
     mixings = find_mixings(graph, products) - outs
-    sources = _Sources(flow, products, attentions, outs, mixings)
-    sums = (n for n in graph.nodes if ops.is_sum(n) and not _is_inner(n))
-    return tuple(filter(None, (_addition(node, sources) for node in sums)))
+    sources = _Sources(flow, products, attentions, outs, mixings, set())
+    found: list[Addition] = []
+    for node in graph.nodes:
+        if ops.is_sum(node) and not _is_inner(node):
+            new = tuple(_additions(node, sources))
+            sources.sums.update(addition.sum for addition in new)
+            found += new
+    return tuple(sorted(found, key=lambda addition: flow.order[addition.sum]))
 
 
 def _is_inner(node: fx.Node) -> bool:
@@ -122,6 +139,17 @@ def leaves(node: fx.Node) -> Iterator[fx.Node]:
             yield operand
 
 
+def _additions(node: fx.Node, sources: _Sources) -> Iterator[Addition]:
+    """The addition that a tree of sums is, or those that its parts are."""
+    whole = _addition(node, sources)
+    if whole is not None:
+        yield whole
+        return
+    for operand in ops.operands(node):
+        if ops.is_sum(operand) and _is_inner(operand):
+            yield from _additions(operand, sources)
+
+
 def _addition(node: fx.Node, sources: _Sources) -> Addition | None:
     order = sources.flow.order
     origins = {leaf: _origins(leaf, order) for leaf in leaves(node)}
@@ -130,7 +158,7 @@ def _addition(node: fx.Node, sources: _Sources) -> Addition | None:
     for origin in origins[base]:
         ways = {leaf: sources.flow.between(origin, leaf, node) for leaf in others}
         if ways and all(sources.is_sublayer(*leaf_way) for leaf_way in ways.items()):
-            branches = tuple(_branches(node, base, ways, sources.attentions))
+            branches = tuple(_branches(node, base, ways, sources))
             return Addition(node, base, origin, branches)
     return None
 
@@ -164,7 +192,7 @@ def _branches(
     node: fx.Node,
     base: fx.Node,
     ways: dict[fx.Node, frozenset[fx.Node]],
-    attentions: tuple[Attention, ...],
+    sources: _Sources,
 ) -> Iterator[Branch]:
     """The edges of a tree of sums: a part without `base` that is all attention or all
     not (routed and shared experts) is one edge."""
@@ -173,12 +201,13 @@ def _branches(
             continue
         parts = [operand] if operand in ways else list(leaves(operand))
         inside = [
-            [a for a in attentions if a.out in ways[leaf]]
+            [a for a in sources.attentions if a.out in ways[leaf]]
             for leaf in parts
             if leaf in ways
         ]
         if base in parts or len(set(map(bool, inside))) > 1:
-            yield from _branches(_total(operand), base, ways, attentions)
+            yield from _branches(_total(operand), base, ways, sources)
         else:
             way = frozenset((operand,)).union(*(ways[leaf] for leaf in parts))
-            yield Branch(operand, node, way, tuple(chain.from_iterable(inside)))
+            told = tuple(chain.from_iterable(inside))
+            yield Branch(operand, node, way, told, sources.mixers(way, bool(told)))

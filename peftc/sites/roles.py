@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from peftc.sites.residual import Addition, Branch
     from peftc.sites.streams import Stack, Stream
 
-_CHOICES = frozenset(("topk", "argmax"))
 _EXPERTS = ("experts.up", "experts.gate", "experts.down")
 
 
@@ -137,10 +136,44 @@ def _branch(
         for attention in branch.attentions:
             _attention(attention, place, reading, roles, u)
         role = "attn"
+        why = _no_output(branch, reading)
     else:
         role = _feed_forward(branch, place, reading, roles)
-    if role:
+        why = ""
+    if role and not why:
+        why = _no_channels(branch, reading)
+    if why:
+        roles.miss(f"{role} of {place}", why, role)
+    elif role:
         roles.edges.append(_edge(role, addition, branch, place, reading))
+
+
+def _no_output(branch: Branch, reading: Reading) -> str:
+    """Why a branch with attentions does not give what these give; "" if it does."""
+    outs = [attention.out for attention in branch.attentions]
+    flow, ends = reading.flow, reading.ends
+    first = {n for out in outs for n in flow.ahead(out, ends.__contains__)}
+    after = {n for node in first for n in flow.ahead(node, ends.__contains__)}
+    if after & branch.nodes - first:
+        return "further products or sums follow the attention before the residual's"
+    return ""
+
+
+def _no_channels(branch: Branch, reading: Reading) -> str:
+    """Why the last axis of a branch's output is not its channels; "" if it is.
+
+    Told by its size: no model is as wide as the examples have tokens.
+    """
+    node, products = _last_product(branch, reading), reading.products
+    if node in products.linears:
+        width = products.linears[node].outside
+    elif ops.name(node) in ops.CONVOLUTIONS:
+        width = ops.shape(products.opaque[node][0])[0]
+    else:
+        return ""
+    last = ops.shape(branch.leaf)[-1]
+    # A gated output has half the channels of its product.
+    return "" if width in (last, 2 * last) else "its channels are not the last axis"
 
 
 def _attention(
@@ -199,8 +232,9 @@ def _input(
 def _feed_forward(branch: Branch, place: Place, reading: Reading, roles: Roles) -> str:
     """Tell the parts of a branch without attention; its role, "" if it has none."""
     flow, products = reading.flow, reading.products
-    if any(ops.name(n) in ops.CONVOLUTIONS for n in branch.nodes):
-        why = "it mixes tokens by a convolution, not by an attention"
+    if branch.mixers:
+        by = min(branch.mixers, key=reading.flow.order.__getitem__)
+        why = f"it mixes tokens by `{ops.name(by)}`, not by an attention that is known"
         roles.miss(f"a sublayer of {place}", why)
         return ""
     has_experts = _experts(branch, place, reading, roles)
@@ -250,8 +284,10 @@ def _experts(branch: Branch, place: Place, reading: Reading, roles: Roles) -> bo
         return False
     flow, products = reading.flow, reading.products
     for node in branch.nodes & products.linears.keys():
-        ends = flow.ahead(node, lambda n: n in reading.ends or ops.name(n) in _CHOICES)
-        if any(ops.name(n) in _CHOICES for n in ends):
+        ends = flow.ahead(
+            node, lambda n: n in reading.ends or ops.name(n) in ops.CHOICES
+        )
+        if any(ops.name(n) in ops.CHOICES for n in ends):
             roles.uses.append(Use(products.linears[node], "router", place))
     for part in expert_blocks(branch, flow, products):
         _parts(part, "experts.", place, roles)
@@ -308,7 +344,8 @@ def _is_first(x: fx.Node, addition: Addition, reading: Reading) -> bool:
 
 def _blocks(stream: Stream, reading: Reading, roles: Roles) -> None:
     """The edge after each layer."""
-    if not any(b.attentions for a in stream.additions for b in a.branches):
+    branches = [b for a in stream.additions for b in a.branches]
+    if stream.is_inner or not any(branch.attentions for branch in branches):
         return
     ends = dict(zip(stream.layers, stream.additions, strict=True))
     for layer, addition in ends.items():
@@ -316,7 +353,11 @@ def _blocks(stream: Stream, reading: Reading, roles: Roles) -> None:
         order = reading.flow.order
         last = max(addition.branches, key=lambda branch: order[branch.leaf])
         source = _last_product(last, reading)
-        roles.edges.append(Edge("block", addition.value, None, source, place))
+        why = _no_channels(replace(last, leaf=addition.value), reading)
+        if why:
+            roles.miss(f"block of {place}", why, "block")
+        else:
+            roles.edges.append(Edge("block", addition.value, None, source, place))
 
 
 def _stray_attentions(reading: Reading, roles: Roles) -> None:

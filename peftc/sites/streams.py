@@ -5,7 +5,8 @@ the norms of post-LN blocks, and which streams feed others (encoder and decoder)
 
 An addition whose residual comes from an earlier addition by norms, casts and scales
 only is in its stream.  A stream with attentions that is made from the end of one other
-such stream alone is its next stage: its layers are numbered on.
+such stream alone is its next stage: its layers are numbered on.  A stream inside of a
+branch of another is in that branch's layer as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from peftc.sites.flow import strip
 from peftc.sites.layers import layer_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import fx
 
@@ -39,6 +40,8 @@ class Stream:
     additions: tuple[Addition, ...]
     layers: tuple[int, ...]
     stack: Stack = ""
+    is_inner: bool = False
+    """It lies in a branch of another stream."""
 
     @property
     def attends(self) -> bool:
@@ -70,14 +73,15 @@ def find_streams(
     """Thread the additions into streams."""
     chains = _chains(additions, flow, products)
     crossing, feeding = _crossings(chains, flow)
-    readers = {norm.x: norm for norm in norms if norm.is_call}
+    readers = {strip(norm.x, ops.VIEWS | ops.CASTS): norm for norm in norms}
     streams: list[Stream] = []
     for number, chain in enumerate(chains):
-        chain = _with_norms(chain, readers)
+        chain = _with_norms(chain, readers, flow)
         is_reader = any(a.out in crossing for add in chain for a in _attentions(add))
         stack: Stack = "dec" if is_reader else "enc" if number in feeding else ""
         streams.append(_numbered(chain, stack, crossing))
-    return Streams(_staged(streams, flow, products), crossing)
+    staged = _staged(streams, flow, products)
+    return Streams(tuple(_settled(staged)), crossing)
 
 
 def _numbered(
@@ -104,6 +108,29 @@ def _staged(
             stream = replace(stream, layers=layers, stack=stream.stack or last.stack)
         staged.append(stream)
     return tuple(staged)
+
+
+def _settled(streams: tuple[Stream, ...]) -> Iterator[Stream]:
+    """Put streams inside of a branch into that branch's layer."""
+    for inner in streams:
+        around = _around(inner, streams)
+        if around is None:
+            yield inner
+        else:
+            stream, layer = around
+            layers = (layer,) * len(inner.layers)
+            yield Stream(inner.additions, layers, stream.stack, is_inner=True)
+
+
+def _around(inner: Stream, streams: tuple[Stream, ...]) -> tuple[Stream, int] | None:
+    """The outermost stream with a branch around another, and the branch's layer."""
+    first = inner.additions[0].sum
+    for stream in streams:
+        for addition, layer in zip(stream.additions, stream.layers, strict=True):
+            inside = any(first in branch.nodes for branch in addition.branches)
+            if inside and _around(stream, streams) is None:
+                return stream, layer
+    return None
 
 
 def _chains(
@@ -162,12 +189,11 @@ def _mixes(addition: Addition, crossing: frozenset[fx.Node]) -> str:
     attentions = _attentions(addition)
     if attentions:
         return "s" if any(a.out not in crossing for a in attentions) else "x"
-    nodes = (n for branch in addition.branches for n in branch.nodes)
-    return "c" if any(ops.name(n) in ops.CONVOLUTIONS for n in nodes) else "f"
+    return "c" if any(branch.mixers for branch in addition.branches) else "f"
 
 
 def _with_norms(
-    chain: tuple[Addition, ...], readers: dict[fx.Node, Norm]
+    chain: tuple[Addition, ...], readers: dict[fx.Node, Norm], flow: Flow
 ) -> tuple[Addition, ...]:
     """Note the norm of each addition in a post-LN stream.
 
@@ -177,7 +203,7 @@ def _with_norms(
     found: list[Addition] = []
     for i, addition in enumerate(chain):
         norm = readers.get(addition.sum)
-        if norm is None or len(addition.sum.users) != 1:
+        if norm is None or not _reads_alone(norm, addition.sum, flow):
             found.append(addition)
         elif i + 1 < len(chain):
             is_next = strip(chain[i + 1].base, ops.TRANSPARENT) is norm.y
@@ -186,3 +212,11 @@ def _with_norms(
             is_post = bool(found) and found[-1].norm is not None
             found.append(replace(addition, norm=norm) if is_post else addition)
     return tuple(found)
+
+
+def _reads_alone(norm: Norm, value: fx.Node, flow: Flow) -> bool:
+    """Whether nothing reads a value past a norm of it."""
+    way = flow.between(value, norm.y)
+    # One operator gives its statistics too.
+    inner = (n for n in way if n is not norm.y and ops.name(n) not in ops.NORMS)
+    return bool(way) and all(u in way for n in (value, *inner) for u in n.users)

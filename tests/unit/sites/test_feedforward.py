@@ -92,7 +92,6 @@ UNTOLD: dict[str, tuple[Callable[..., Any], str]] = {
     "a sum": (lambda x, a, b: F.relu(a(x)) + b(x), "aab"),
     "three": (lambda x, a, b, c: F.relu(a(x)) * b(x) * c(x), "aaab"),
     "pooled": (lambda x, a: F.relu(a(x)).mean(1, keepdim=True).expand(-1, 8, -1), "ab"),
-    "mixed": (lambda x, a: F.relu(a(x)) @ a(x).mT @ a(x), "ab"),
     "sorted": (lambda x, a: a(x).sort(-1)[0], "ab"),
 }
 

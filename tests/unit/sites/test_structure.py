@@ -322,7 +322,7 @@ def test_a_convolution_begins_a_layer_too() -> None:
     assert found.survey.layers == 2
     assert found.site("layers.0.feed.last:down").layer == 0
     assert found.site("layers.1.attend.a:q").layer == 1
-    assert "convolution" in found.why["a sublayer of layers.0"]
+    assert "conv1d" in found.why["a sublayer of layers.0"]
     assert found.why["layers.0.kernel.weight"]
 
 

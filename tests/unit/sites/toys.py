@@ -134,7 +134,8 @@ class Told:
         return {u.what: u.why for u in self.survey.unresolved}
 
 
-def told(model: nn.Module) -> Told:
-    """The survey of a model of tokens."""
-    captured = capture(model.eval())
+def told(model: nn.Module, tokens: int = 0) -> Told:
+    """The survey of a model of tokens; as many as capture takes if not said."""
+    given = {"input_ids": torch.ones(2, tokens, dtype=torch.long)} if tokens else None
+    captured = capture(model.eval(), given)
     return Told(survey(captured.graph, captured.names, ties(model)))
