@@ -145,12 +145,18 @@ def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def ties(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """For each path of a shared parameter all its paths, in the model's order."""
+    """For each path of a shared parameter all its paths, in the model's order, those of
+    linears last: some models have their head before their table."""
     groups: dict[int, list[str]] = {}
-    for path, parameter in _named(model):
+    named = list(_named(model))
+    for path, parameter in sorted(named, key=lambda one: _is_of_linear(model, one[0])):
         groups.setdefault(id(parameter), []).append(path)
     shared = (tuple(group) for group in groups.values() if len(group) > 1)
     return {path: group for group in shared for path in group}
+
+
+def _is_of_linear(model: nn.Module, path: str) -> bool:
+    return isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.Linear)
 
 
 def _failure(model: nn.Module, error: Exception) -> CaptureFailed:

@@ -155,7 +155,9 @@ def _linear_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Foun
 
 def _agreed(uses: list[Use], roles: Roles, paths: Paths) -> dict[str, list[Use]]:
     """The uses of one weight by role, one per call.  If its calls have different roles
-    it has none: a rewrite of some calls of a weight would have no merged form."""
+    it has none: a rewrite of some calls of a weight would have no merged form.  A call
+    of which no role is told has that of the others beside it."""
+    uses = _joined(uses)
     by_role: dict[str, dict[fx.Node, Use]] = defaultdict(dict)
     for use in uses:
         same = by_role[use.role].setdefault(use.linear.call, use)
@@ -168,6 +170,17 @@ def _agreed(uses: list[Use], roles: Roles, paths: Paths) -> dict[str, list[Use]]
     roles.miss(path, "its uses have different roles", *sorted(filter(None, by_role)))
     once = {use.linear.call: Use(use.linear, "", use.place) for use in uses}
     return {"": list(once.values())}
+
+
+def _joined(uses: list[Use]) -> list[Use]:
+    """Uses without a role given the only role of the others, all being in one place."""
+    told = [use.role for use in uses if use.role]
+    if len(set(told)) != 1 or len({use.place for use in uses}) != 1:
+        return uses
+    return [
+        use if use.role else replace(use, role=told[0], values=(use.linear.anchor.y,))
+        for use in uses
+    ]
 
 
 def _weight_sites(
@@ -395,6 +408,10 @@ def _reader_stack(gather: EmbeddingAnchor, reading: Reading) -> Stack:
 
 
 def _is_input(index: fx.Node, paths: Paths) -> bool:
-    """Whether the index is an input of the model as it is."""
+    """Whether the index is an input of the model, as it is or cut: with an axis for the
+    batch, unlike a stored row of numbers."""
     node = strip(index, ops.VIEWS | ops.CASTS)
-    return node.op == "placeholder" and node not in paths.names
+    is_whole = node.op == "placeholder"
+    node = strip(node, ops.VIEWS | ops.CASTS | ops.PIECES)
+    is_given = node.op == "placeholder" and node not in paths.names
+    return is_given and (is_whole or ops.shape(node)[:1] != (1,))

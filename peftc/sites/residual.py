@@ -75,14 +75,16 @@ class _Sources:
     """Of the additions so far."""
 
     def is_sublayer(self, leaf: fx.Node, way: frozenset[fx.Node]) -> bool:
-        """Whether a leaf is made by products with parameters, or an attention, last.
+        """Whether a leaf is made by products with parameters, an attention, or what
+        mixes tokens without either, last.
 
         Attention scores are sums too, and a position bias leads to the scores of the
         next layer; but their last product is one of activations.
         """
         ends = self.products.is_product
         met = self.flow.back(leaf, lambda n: n not in way or n in self.outs or ends(n))
-        return any(map(ends, way)) and not met & way & (self.mixings | self.sums)
+        makes = any(ends(node) or ops.mixes_tokens(node) for node in way)
+        return makes and not met & way & (self.mixings | self.sums)
 
     def mixers(self, way: frozenset[fx.Node], attends: bool) -> frozenset[fx.Node]:
         """What mixes tokens on a way: products of activations count where there is no
@@ -145,9 +147,9 @@ def _additions(node: fx.Node, sources: _Sources) -> Iterator[Addition]:
     if whole is not None:
         yield whole
         return
-    for operand in ops.operands(node):
-        if ops.is_sum(operand) and _is_inner(operand):
-            yield from _additions(operand, sources)
+    for part in (_total(operand) for operand in ops.operands(node)):
+        if ops.is_sum(part) and _is_inner(part):
+            yield from _additions(part, sources)
 
 
 def _addition(node: fx.Node, sources: _Sources) -> Addition | None:

@@ -413,13 +413,25 @@ def _is_state(
     return last in sources & out and not out & set(before)
 
 
+def _read_at(node: fx.Node, reading: Reading, roles: Roles) -> Place:
+    """Where a linear is: in the block that alone reads it, if it is in none (what is
+    made from tables of positions)."""
+    place = roles.place(node)
+    if place.in_block:
+        return place
+    stops = {*roles.places, *reading.ends, reading.output} - {node}
+    around = {roles.place(n) for n in reading.flow.ahead(node, stops.__contains__)}
+    (read, *others) = around or {place}
+    return read if read.in_block and not others else place
+
+
 def _rest(reading: Reading, roles: Roles) -> None:
     """Linears without a role, and matrices that are used in another way."""
     products = reading.products
     told = {use.linear.call for use in roles.uses}
     for node, linear in products.linears.items():
         if node not in told:
-            roles.uses.append(Use(linear, "", roles.place(node)))
+            roles.uses.append(Use(linear, "", _read_at(node, reading, roles)))
     anchors = [linear.anchor for linear in products.linears.values()]
     said = {n for a in anchors for n in (a.weight, a.bias)}
     said |= {gather.weight for gather in products.gathers.values()}

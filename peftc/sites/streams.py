@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Stack = Literal["", "enc", "dec"]
 
+_KEPT = ops.TRANSPARENT | ops.PIECES | frozenset(("mul", "masked_fill"))
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -206,12 +208,20 @@ def _with_norms(
         if norm is None or not _reads_alone(norm, addition.sum, flow):
             found.append(addition)
         elif i + 1 < len(chain):
-            is_next = strip(chain[i + 1].base, ops.TRANSPARENT) is norm.y
+            is_next = _becomes(norm.y, chain[i + 1].base, flow)
             found.append(replace(addition, norm=norm) if is_next else addition)
         else:
             is_post = bool(found) and found[-1].norm is not None
             found.append(replace(addition, norm=norm) if is_post else addition)
     return tuple(found)
+
+
+def _becomes(value: fx.Node, base: fx.Node, flow: Flow) -> bool:
+    """Whether a residual is a value as it is, at most masked or cut."""
+    return base is value or (
+        bool(way := flow.between(value, base))
+        and all(ops.name(n) in _KEPT for n in way)
+    )
 
 
 def _reads_alone(norm: Norm, value: fx.Node, flow: Flow) -> bool:
