@@ -79,6 +79,7 @@ class Typed(Model):
     def __init__(self) -> None:
         super().__init__(Layer())
         self.kinds = nn.Embedding(3, WIDTH)
+        self.row: torch.Tensor
         self.register_buffer("row", torch.zeros(1, 20, dtype=torch.long))
 
     def forward(self, input_ids: torch.Tensor) -> Any:
