@@ -414,4 +414,5 @@ def _is_input(index: fx.Node, paths: Paths) -> bool:
     is_whole = node.op == "placeholder"
     node = strip(node, ops.VIEWS | ops.CASTS | ops.PIECES)
     is_given = node.op == "placeholder" and node not in paths.names
-    return is_given and (is_whole or ops.shape(node)[:1] != (1,))
+    batch = ops.shape(index)[:1]
+    return is_given and (is_whole or ops.shape(node)[:1] == batch != (1,))

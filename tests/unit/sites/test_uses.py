@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -76,20 +77,21 @@ def test_an_input_that_is_cut_is_an_input() -> None:
 class Typed(Model):
     """A table read by a stored row of numbers that are no positions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *sizes: int) -> None:
         super().__init__(Layer())
         self.kinds = nn.Embedding(3, WIDTH)
         self.row: torch.Tensor
-        self.register_buffer("row", torch.zeros(1, 20, dtype=torch.long))
+        self.register_buffer("row", torch.zeros(sizes, dtype=torch.long))
 
     def forward(self, input_ids: torch.Tensor) -> Any:
         count = input_ids.shape[1]
-        x = self.table(input_ids) + self.kinds(self.row[:, :count])
+        x = self.table(input_ids) + self.kinds(self.row[..., :count])
         return self.out(self.layers[0](x))
 
 
-def test_a_stored_row_that_is_cut_is_no_input() -> None:
-    found = told(Typed())
+@pytest.mark.parametrize("sizes", [(20,), (1, 20)])
+def test_a_stored_row_that_is_cut_is_no_input(sizes: tuple[int, ...]) -> None:
+    found = told(Typed(*sizes))
     assert [s.role for s in found.sites if s.kind == "embedding"] == ["emb", ""]
 
 
