@@ -247,7 +247,8 @@ class InitialShape(Diagnostic):
 class UnknownDistribution(Diagnostic):
     """What follows `~` is not a distribution.
 
-    There are `kaiming(a)`, `normal(std)`, `uniform(low, high)` and `orthogonal`.
+    There are `kaiming(a)`, `glorot(gain)`, `normal(std)`, `uniform(low, high)` and
+    `orthogonal`.
 
     Wrong:
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = {
     "kaiming": ("kaiming(a)", 1),
+    "glorot": ("glorot(gain)", 1),
     "normal": ("normal(std)", 1),
     "uniform": ("uniform(low, high)", 2),
     "orthogonal": ("orthogonal", 0),
@@ -377,11 +378,13 @@ def _unfit(
         return "`kaiming` needs an axis to take its range from"
     if axes is not None and name == "orthogonal" and len(axes) != 2:
         return f"`orthogonal` fills matrices, this is {show(axes)}"
+    if axes is not None and name == "glorot" and len(axes) < 2:
+        return f"`glorot` needs two axes to take its range from, this is {show(axes)}"
     if None in args:
         return ""
     known = [float(arg) for arg in args if arg is not None]
-    if name == "kaiming" and known[0] < 0:
-        return "the number of `kaiming` is 0 or more"
+    if name in ("kaiming", "glorot") and known[0] < 0:
+        return f"the number of `{name}` is 0 or more"
     if name == "normal" and known[0] <= 0:
         return "a standard deviation is above 0"
     if name == "uniform" and known[0] >= known[1]:

@@ -185,7 +185,14 @@ def _tensors(
         shared = f"{group}/{declared.name}/{extent}" if declared.shared else ""
         if site.experts and not shared:  # experts share what sites share
             shape = (site.experts, *shape)
+        if shared and site.kind == "attention":
+            shared += f"/{_attention_kind(site)}"
         yield AddedTensor(declared.name, shape, declared.kind, init, shared)
+
+
+def _attention_kind(site: Site) -> str:
+    """Attentions of an encoder, of a decoder and across share nothing."""
+    return "cross" if site.cross else site.stack or "self"
 
 
 def _check(applied: Applied, equation: Equation) -> None:

@@ -23,7 +23,7 @@ Evaluate: TypeAlias = Callable[[AddedTensor], torch.Tensor]
 
 Draw: TypeAlias = Callable[..., torch.Tensor]
 
-_CALL = re.compile(r"(kaiming|normal|uniform|orthogonal)(?:\((.*)\))?")
+_CALL = re.compile(r"(kaiming|glorot|normal|uniform|orthogonal)(?:\((.*)\))?")
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 
 
@@ -39,6 +39,12 @@ def generator(seed: int, owner: str, name: str) -> torch.Generator:
 def _kaiming(shape: tuple[int, ...], g: torch.Generator, a: float) -> torch.Tensor:
     """U(-b, b), b = sqrt(6 / ((1 + a) fan_in)); fan_in is the last axis."""
     bound = math.sqrt(6 / ((1 + a) * shape[-1]))
+    return _uniform(shape, g, -bound, bound)
+
+
+def _glorot(shape: tuple[int, ...], g: torch.Generator, gain: float) -> torch.Tensor:
+    """U(-b, b), b = gain sqrt(6 / (fan_in + fan_out)); the fans are the last axes."""
+    bound = gain * math.sqrt(6 / sum(shape[-2:]))
     return _uniform(shape, g, -bound, bound)
 
 
@@ -63,6 +69,7 @@ def _orthogonal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
 
 _DRAWS: dict[str, Draw] = {
     "kaiming": _kaiming,
+    "glorot": _glorot,
     "normal": _normal,
     "uniform": _uniform,
     "orthogonal": _orthogonal,

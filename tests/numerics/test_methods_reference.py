@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from peftc.expr.compose import compose
 from peftc.expr.elaborate import elaborate
+from peftc.expr.equation import Initial
 from peftc.expr.evaluate import evaluate
 from peftc.expr.knobs import Given, bind_knobs
 from peftc.expr.scope import kind_of
@@ -34,6 +35,7 @@ SIZES: Mapping[Kind, dict[str, int]] = {
     "linear": {"in": 15, "out": 21},
     "hidden": {"hidden": 33},
     "norm": {"hidden": 33},
+    "attention": {"hidden": 33, "heads": 6, "kv_heads": 3, "key": 12, "value": 15},
 }
 TOKENS = {"b": 2, "t": 5}
 LIBRARY = standard_library()
@@ -83,6 +85,17 @@ def vera(t: Tensors) -> Tensor:
 def loha(t: Tensors) -> Tensor:
     delta = 16 / 4 * (t["B1"] @ t["A1"]) * (t["B2"] @ t["A2"])
     return product(t["W"] + delta, t["bias"], t["x"])
+
+
+def phm(t: Tensors) -> Tensor:
+    """Dense matrices out of Kronecker products, as torch makes them."""
+    ways = []
+    for first, second in (("S1", "T1"), ("S2", "T2")):
+        terms = zip(t["P"], t[first] @ t[second], strict=True)
+        ways.append(torch.stack([torch.kron(p, m) for p, m in terms]).sum(0))
+    down, up = ways
+    inner = F.gelu(t["h"] @ down.T + t["bd"])
+    return t["h"] + inner @ up.T + t["bu"]
 
 
 def low_rank(t: Tensors) -> Tensor:
@@ -139,6 +152,7 @@ CASES = (
     Case("loha", loha, {"r": 4}),
     Case("vera", vera, {"r": 6}),
     Case("miss", miss, {"r": 3}),
+    Case("phm", phm, {"terms": 3, "d": 6, "rank": 2}, output="h"),
 )
 
 
@@ -173,8 +187,12 @@ def tensors_for(equation: Equation, kind: Kind, env: Mapping[str, int]) -> Tenso
         given["y"] = product(given["W"], given["bias"], given["x"])
     elif kind == "hidden":
         given = {name: draw("b", "t", "hidden") for name in "hun"}
+    elif kind == "attention":
+        given = {"u": draw("b", "t", "hidden")}
     else:
         given = {name: draw("hidden") for name in "gc"}
+    lengths = torch.tensor([env["t"], env["t"] - 2])
+    given["real"] = (torch.arange(env["t"]) < lengths[:, None]).double()
     for declared in equation.declarations:
         shape = [axis.value(env) for axis in declared.axes]
         given[declared.name] = torch.randn(
@@ -217,6 +235,8 @@ def test_the_model_starts_unchanged(case: Case) -> None:
         if node is not None:
             (start,) = evaluate([node], tensors, env)
             tensors[declared.name] = start.expand_as(tensors[declared.name])
+        elif declared.init == Initial("glorot", (0.0,)):
+            tensors[declared.name] = torch.zeros_like(tensors[declared.name])
     composed = compose(kind, [equation], biased=True)
     (value,) = evaluate([composed.outputs[case.output]], tensors, env)
     torch.testing.assert_close(value, tensors[case.output], rtol=1e-12, atol=1e-12)
@@ -224,7 +244,7 @@ def test_the_model_starts_unchanged(case: Case) -> None:
 
 def test_every_method_is_compared_here_or_in_a_file_of_its_own() -> None:
     files = Path(__file__).parent.glob("methods/test_*.py")
-    compared = {case.method for case in CASES} | {"gate"}  # gate: below
+    compared = {case.method for case in CASES} | {"gate", "prefix"}  # below
     compared |= {path.stem.removeprefix("test_") for path in files}
     assert set(LIBRARY.methods) <= compared
 
@@ -232,20 +252,28 @@ def test_every_method_is_compared_here_or_in_a_file_of_its_own() -> None:
 # --- wrappers ------------------------------------------------------------------------
 
 
-def gated(inner: str, t: Tensors) -> Tensor:
-    """What the gate lets through at each token, beside the value it starts from."""
-    return torch.sigmoid(t[inner] @ t["gate.w"] + t["gate.c"])[..., None]
+BOTH = pytest.mark.parametrize("pooled", [False, True], ids=["token", "mean"])
 
 
-def test_gate_of_a_linear() -> None:
+def gated(read: str, t: Tensors, pooled: bool) -> Tensor:
+    """What the gate lets through at each token, or at the real ones on average."""
+    through = torch.sigmoid(t[read] @ t["gate.w"] + t["gate.c"])[..., None]
+    if not pooled:
+        return through
+    means = [g[r.bool()].mean() for g, r in zip(through, t["real"], strict=True)]
+    return torch.stack(means)[:, None, None]
+
+
+@BOTH
+def test_gate_of_a_linear(pooled: bool) -> None:
     lora, sizes = equation_of("lora", {"r": 3})
-    gate, env = equation_of("gate", {}, inner={"inner": [lora]})
+    gate, env = equation_of("gate", {}, int(pooled), {"inner": [lora]})
     env |= sizes
     tensors = tensors_for(gate, "linear", env)
     composed = compose("linear", [gate], biased=True)
     (value,) = evaluate([composed.outputs["y"]], tensors, env)
     delta = 16 / 3 * tensors["x"] @ tensors["lora.A"].T @ tensors["lora.B"].T
-    expected = tensors["y"] + gated("x", tensors) * delta
+    expected = tensors["y"] + gated("x", tensors, pooled) * delta
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -261,19 +289,75 @@ def test_gate_of_a_sum_wraps_what_the_sum_does() -> None:
         (value,) = evaluate([composed.outputs["y"]], tensors, env)
         weight = tensors["W"] + torch.kron(tensors["krona.A"], tensors["krona.B"])
         wrapped = tensors["ia3.l"] * product(weight, tensors["bias"], tensors["x"])
-        through = gated("x", tensors)
+        through = gated("x", tensors, pooled=False)
         expected = tensors["y"] + through * (wrapped - tensors["y"])
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_gate_of_an_edge() -> None:
+@BOTH
+def test_gate_of_an_edge(pooled: bool) -> None:
     adapter, sizes = equation_of("adapter", {"d": 7})
-    gate, env = equation_of("gate", {}, clause=1, inner={"inner": [adapter]})
+    gate, env = equation_of("gate", {}, 2 + pooled, {"inner": [adapter]})
     env |= sizes
     tensors = tensors_for(gate, "hidden", env)
     composed = compose("hidden", [gate], biased=True)
     (value,) = evaluate([composed.outputs["h"]], tensors, env)
     wrapped = bottleneck(plain(tensors), "h", F.gelu, 1)
     change = wrapped - tensors["h"]
-    expected = tensors["h"] + gated("n", tensors) * change
+    expected = tensors["h"] + gated("n", tensors, pooled) * change
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+
+
+# --- rows of keys and values ----------------------------------------------------------
+
+
+def rows(equation: Equation, env: Mapping[str, int]) -> tuple[Tensors, list[Tensor]]:
+    """Random tensors, and the keys and values for each token of each sample."""
+    tensors = tensors_for(equation, "attention", env)
+    outputs = compose("attention", [equation], biased=False).outputs
+    return tensors, evaluate([outputs["k"], outputs["v"]], tensors, env)
+
+
+def test_prefix_is_its_rows() -> None:
+    equation, env = equation_of("prefix", {"p": 4, "dropout": 0.5}, clause=1)
+    tensors, (k, v) = rows(equation, env)
+    assert torch.equal(k, tensors["prefix.K"].expand(2, 5, 4, 12))
+    assert torch.equal(v, tensors["prefix.V"].expand(2, 5, 4, 15))
+    assert compose("attention", [equation], biased=False).start == 4
+
+
+def test_prefix_of_a_hidden_layer() -> None:
+    knobs: dict[str, int | str] = {"p": 4, "mlp": 6, "embed": 7, "positions": "keep"}
+    equation, env = equation_of("prefix", knobs)
+    tensors, both = rows(equation, env)
+    t = plain(tensors)
+    hidden = torch.tanh(t["E"] @ t["A"].T + t["a"])
+    for value, weight, offset in zip(both, "KV", ("k0", "v0"), strict=True):
+        expected = hidden @ t[weight].T + t[offset]
+        torch.testing.assert_close(value[1, 3], expected, rtol=1e-12, atol=1e-12)
+        assert torch.equal(value, value[:1, :1].expand_as(value))
+    assert compose("attention", [equation], biased=False).start == 0
+
+
+@BOTH
+def test_gate_of_a_prefix(pooled: bool) -> None:
+    prefix, sizes = equation_of("prefix", {"p": 4}, clause=1)
+    gate, env = equation_of("gate", {}, 4 + pooled, {"inner": [prefix]})
+    tensors, (k, v) = rows(gate, env | sizes)
+    through = gated("u", tensors, pooled)[..., None]
+    expected = (through * tensors["prefix.K"]).expand_as(k)
+    torch.testing.assert_close(k, expected, rtol=1e-12, atol=1e-12)
+    expected = (through * tensors["prefix.V"]).expand_as(v)
+    torch.testing.assert_close(v, expected, rtol=1e-12, atol=1e-12)
+    assert compose("attention", [gate], biased=False).start == 4
+
+
+def test_padding_does_not_change_what_is_pooled() -> None:
+    prefix, sizes = equation_of("prefix", {"p": 4}, clause=1)
+    gate, env = equation_of("gate", {}, 5, {"inner": [prefix]})
+    tensors = dict(tensors_for(gate, "attention", env | sizes))
+    output = compose("attention", [gate], biased=False).outputs["k"]
+    (before,) = evaluate([output], tensors, env | sizes)
+    tensors["u"] = torch.where(tensors["real"].bool()[..., None], tensors["u"], 9.0)
+    (after,) = evaluate([output], tensors, env | sizes)
+    torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)

@@ -147,6 +147,23 @@ class Row:
         return f"{self.method}-{self.model.split(' ')[0]}-{values}"
 
 
+LOW_RANK = """
+method low_rank(d: size) on hidden {
+  param D1[d], D2[hidden], bd[d], U1[hidden], U2[d], bu[hidden]
+  h' = h + outer(U1, U2)(gelu(outer(D1, D2)(h) + bd)) + bu
+}
+low_rank(attn, d=24) @ self + low_rank(ffn, d=24) + norm_tuning(norm)
+"""
+PHM = """
+method dense_phm(n2: size, d: size) on hidden {
+  param P[n2, n2, n2], S[n2, d/n2, hidden/n2], bd[d]
+  param R[n2, n2, n2], T[n2, hidden/n2, d/n2], bu[hidden]
+  D = sum[i: n2](kron(P[i], S[i]))
+  U = sum[i: n2](kron(R[i], T[i]))
+  h' = h + U(gelu(D(h) + bd)) + bu
+}
+dense_phm(attn, n2=12, d=24) @ self + dense_phm(ffn, n2=12, d=24) + norm_tuning(norm)
+"""
 T5_HOULSBY = "adapter(attn, d={0}) @ self + adapter(ffn, d={0})"
 SELF = "adapter(attn, d=24) @ self + norm_tuning(norm)"
 KNOWN = [
@@ -156,6 +173,15 @@ KNOWN = [
     Row("parallel", "bert-base-uncased", {"bottleneck": 384}, "parallel(ffn, d=384)"),
     Row("bitfit", "bert-base-uncased", {}, 'bitfit(linear, norm, "*pooler*")'),
     Row("vera_paper_form", "bert-base-uncased", {"r": 8}, "vera(q, v, r=8)"),
+    Row("prefix_flat", "bert-base-uncased", {"flat": True}, "prefix(k, v, p=10)"),
+    Row("prefix_mlp", "bert-base-uncased", {}, "prefix(p=30, mlp=512)"),
+    Row(
+        "unipelt_AP",
+        "bert-base-uncased",
+        {},
+        "gate(prefix(p=10)) + gate(pfeiffer(ffn, d=48))",
+    ),
+    Row("unipelt_APL", "bert-base-uncased", {}, "unipelt()"),
     Row("bitfit", "bert-large-uncased", {}, 'bitfit(linear, norm, "*pooler*")'),
     Row("houlsby", "bert-large-uncased", {"bottleneck": 64}, "houlsby(d=64)"),
     Row("bitfit", "roberta-base", {}, "bitfit(linear, norm)"),
@@ -164,6 +190,11 @@ KNOWN = [
     Row("houlsby", "roberta-large", {"bottleneck": 8}, "adapter(attn, ffn, d=8)"),
     Row("adapters:lora", "t5-base", {}, "lora(q, v, r=8)"),
     Row("adapters:ia3", "t5-base", {}, "ia3(k, v, ffn)"),
+    Row("adapters:prefix_tuning_flat", "t5-base", {}, "prefix(p=30)"),
+    Row("adapters:unipelt", "t5-base", {}, "unipelt(mlp=512)"),
+    Row("adapters:compacter++", "t5-base", {}, "phm(ffn)"),
+    Row("adapter_lowrank", "t5-base", {}, LOW_RANK),
+    Row("phm_adapter", "t5-base", {}, PHM),
     *(
         Row(
             "adapter_houlsby",
@@ -187,6 +218,15 @@ KNOWN = [
         "lora(q, k, v, o, gate, up, down, r=4) + norm_tuning(norm)",
     ),
     Row("adapters:ia3", "bart-large", {}, "ia3(k, v, ffn)"),
+    Row("adapters:mam", "bart-large", {}, "mam(mlp=800)"),
+    Row("mam", "bart-large (XSum)", {"counted": "flat prefix"}, "mam()"),
+    Row("prefix_flat", "bart-large (XSum)", {}, "prefix(p=200)"),
+    Row(
+        "prefix+lora_ffn",
+        "bart-large (XSum)",
+        {},
+        "prefix(p=30) + lora(up, down, r=102)",
+    ),
     Row("pfeiffer", "bart-large (XSum)", {"bottleneck": 600}, "pfeiffer(ffn, d=600)"),
     Row(
         "sequential_attn",

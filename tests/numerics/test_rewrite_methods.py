@@ -45,8 +45,8 @@ LINEAR = (
     "vera(q, r=4)",
     "miss(q, r=4)",
     "full(q)",
-    "gate(lora(q, r=3))",
-    "gate(lora(q, r=3) + ia3(q))",
+    "gate(lora(q, r=3), pool=token)",
+    "gate(lora(q, r=3) + ia3(q), pool=token)",
     "lora(q, r=3) + krona(q) + ia3(q) + bitfit(q)",
     "bitfit(q) + dora(q, r=3) + lora(q, r=2)",
 )
@@ -86,7 +86,8 @@ HIDDEN = (
     "pfeiffer(ffn, d=3)",
     "adapter(ffn, d=3)",
     "parallel(ffn, d=3)",
-    "gate(adapter(ffn, d=3))",
+    "gate(adapter(ffn, d=3), pool=token)",
+    "phm(ffn, terms=2, d=4, rank=2)",
     "parallel(ffn, d=2) + adapter(ffn, d=3)",
 )
 

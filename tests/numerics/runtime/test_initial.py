@@ -30,6 +30,17 @@ def test_kaiming_is_torchs_with_its_usual_slope() -> None:
     assert abs(drawn.std() / reference.std() - 1) < 0.02
 
 
+def test_glorot_is_torchs_for_every_matrix_of_a_stack() -> None:
+    drawn = value("glorot(1.5)", 4, 64, 300)
+    bound = 1.5 * math.sqrt(6 / 364)
+    assert drawn.abs().max() <= bound
+    assert drawn.abs().max() > 0.99 * bound
+    reference = torch.empty(64, 300)
+    torch.nn.init.xavier_uniform_(reference, gain=1.5)
+    assert abs(drawn.std() / reference.std() - 1) < 0.02
+    assert not value("glorot(0)", 64, 300).any()
+
+
 def test_normal_and_uniform() -> None:
     normal = value("normal(0.02)", 200, 200)
     assert abs(normal.std() / 0.02 - 1) < 0.02

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from peftc.diagnostics.core import PeftcError
+from peftc.driver import make_plan
 from peftc.expr.elaborate import elaborate
 from peftc.expr.equation import Equation
 from peftc.expr.knobs import Given, bind_knobs
@@ -20,6 +21,7 @@ from peftc.resolve.library import Library, standard_library
 from peftc.syntax.parse import parse
 from peftc.syntax.print import format_file
 from peftc.syntax.source import Source
+from tests.views import toy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,11 +155,27 @@ TOY: Counts = {  # a decoder of two layers: width 64, key and value width 32
     "gate": (32 + 1, lambda: count("gate", linear(64, 32))),
 }
 
+SPECS = {  # the counts that the methods' papers' formulas give for the same decoder
+    "prefix(p=10)": 1_280,
+    "prefix(p=10, mlp=32)": 6_944,
+    "mam(p=10, d=8)": 3_472,
+    "unipelt(p=10, d=8, r=8)": 7_576,
+    "phm(attn, ffn, d=8)": 928,
+    "phm(ffn, d=8)": 496,
+    "compacter(reduction=8)": 928 + 3 * 64,  # with the norms
+    "compacter_pp(reduction=8)": 496 + 3 * 64,
+}
+
 
 @pytest.mark.parametrize("name", TOY)
 def test_counts_of_a_small_decoder(name: str) -> None:
     expected, counted = TOY[name]
     assert counted() == expected
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_counts_of_specs(spec: str) -> None:
+    assert make_plan(Source("<spec>", spec), toy()).trainable == SPECS[spec]
 
 
 # --- what may be added -------------------------------------------------------------
