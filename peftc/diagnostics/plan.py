@@ -168,3 +168,24 @@ class BadStepSize(Diagnostic):
     label: ClassVar[str] = "`{name}` is {size}, not a whole number from 1"
     name: str
     size: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionsNotMoved(Diagnostic):
+    """Methods move the first token, and the model's positions cannot be moved.
+
+    Prefix tuning lets tokens begin at position p.  That is done by reading a learned
+    table of positions further on; rotations and biases by distance need nothing.  Where
+    absolute positions are computed (waves of sines) there is no table to read.
+
+    Example: `prefix(k, v)` on an M2M100.
+
+    Fix: leave the positions alone: `prefix(k, v, positions=keep)`.
+    """
+
+    code: ClassVar[str] = "PEFT321"
+    title: ClassVar[str] = "the model's positions cannot be moved"
+    label: ClassVar[str] = "{what}: {why}"
+    help: ClassVar[str] = "use `positions=keep`"
+    what: str
+    why: str

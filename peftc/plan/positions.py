@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import fail
-from peftc.diagnostics.plan import PositionsDoNotFit
+from peftc.diagnostics.plan import PositionsDoNotFit, PositionsNotMoved
 from peftc.plan.types import Merge, Rewrite
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ def moved_tables(rewrites: Iterable[Rewrite], view: ModelView) -> Iterator[Rewri
         if rewrite.start and not rewrite.site.cross:
             stack = rewrite.site.stack
             starts[stack] = max(rewrite.start, starts.get(stack, 0))
+    told = {site.stack for site in view.sites if site.role == "pos"}
+    missing = [u for u in view.unresolved if "pos" in u.roles]
+    if missing and not starts.keys() <= told:
+        one = missing[0]
+        raise fail(PositionsNotMoved(what=one.what, why=one.why))
     for site in view.sites:
         if site.role == "pos" and site.stack in starts:
             start, rows = starts[site.stack], site.size("in")

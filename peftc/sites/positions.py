@@ -1,8 +1,8 @@
 """Which tables hold learned absolute positions.
 
-In: a look-up.  Out: whether its index counts tokens: made by an arange or a running
-sum, or cut from a stored row of numbers no longer than the table.  A table whose rows
-only go into the scores of an attention holds a relative bias, not positions.
+In: a look-up, or a stream.  Out: whether an index counts tokens: made by an arange or a
+running sum, or cut from a stored row of numbers no longer than the table.  A table
+whose rows only go into the scores of an attention holds a relative bias, no positions.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from peftc.sites.anchors import EmbeddingAnchor
     from peftc.sites.reading import Reading
+    from peftc.sites.streams import Stream
 
 _COUNTING = frozenset(("arange", "cumsum"))
 
@@ -25,6 +26,16 @@ def is_position(gather: EmbeddingAnchor, table: fx.Node, reading: Reading) -> bo
     made = reading.flow.back(gather.index, lambda n: _is_end(n, reading))
     counts = any(ops.name(n) in _COUNTING or _is_row(n, table, reading) for n in made)
     return counts and not _is_bias(gather, reading)
+
+
+def is_computed(stream: Stream, reading: Reading) -> bool:
+    """Whether positions enter what a stream begins with, but from no learned table.
+
+    They are read off a stored table of waves, or made of numbers on the spot.
+    """
+    ends = reading.ends.__contains__
+    made = reading.flow.back(stream.additions[0].origin, ends) - reading.ends
+    return any(ops.name(node) in _COUNTING for node in made)
 
 
 def _is_end(node: fx.Node, reading: Reading) -> bool:

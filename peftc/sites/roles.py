@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from peftc.sites import ops
 from peftc.sites.feedforward import FeedForward, expert_blocks, feed_forward
 from peftc.sites.heads import seen_heads
+from peftc.sites.positions import is_computed
 from peftc.sites.residual import leaves
 from peftc.view import Unresolved
 
@@ -118,6 +119,9 @@ def assign(reading: Reading) -> Roles:
                 last = addition.branches[-1].leaf
                 roles.settle({addition.norm.y}, roles.place(last))
         _blocks(stream, reading, roles)
+        if stream.attends and is_computed(stream, reading):
+            what = f"positions of {stream.stack or 'the model'}"
+            roles.miss(what, "they are computed, not rows of a learned table", "pos")
     _stray_attentions(reading, roles)
     _head(reading, roles)
     _rest(reading, roles)

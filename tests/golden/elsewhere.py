@@ -38,6 +38,7 @@ ELSEWHERE = {
     "PEFT436": _REWRITE
     + "test_rows_that_read_the_base_of_a_rewritten_matrix_are_refused",
     "PEFT320": "tests/unit/plan/test_positions.py::test_no_position_is_left",
+    "PEFT321": "tests/unit/plan/test_positions.py::test_positions_that_are_computed",
     "PEFT438": _ATTENTION + "test_what_cannot_be_extended_is_refused",
     "PEFT439": _ATTENTION + "test_what_cannot_be_extended_is_refused",
     "PEFT440": _ATTENTION + "test_queries_that_are_no_tokens_have_no_rows_of_their_own",

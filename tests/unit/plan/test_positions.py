@@ -10,7 +10,7 @@ import pytest
 from peftc.diagnostics.core import PeftcError
 from peftc.plan.positions import moved_tables
 from peftc.plan.types import Rewrite
-from peftc.view import Site
+from peftc.view import Site, Unresolved
 from tests.views import toy
 
 Stack: TypeAlias = Literal["", "enc", "dec"]
@@ -47,6 +47,14 @@ def test_nothing_moves_that_need_not() -> None:
     assert starts(at(0)) == {}
     assert starts(at(4, cross=True)) == {}
     assert starts(at(4, "dec")) == {}
+
+
+def test_positions_that_are_computed() -> None:
+    said = Unresolved("positions of dec", "they are computed", ("pos",))
+    view = replace(VIEW, unresolved=(said,))
+    assert [*moved_tables([at(2, "enc")], view)]
+    with pytest.raises(PeftcError, match="PEFT321"):
+        list(moved_tables([at(2, "dec")], view))
 
 
 def test_no_position_is_left() -> None:
