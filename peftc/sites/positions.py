@@ -33,9 +33,12 @@ def is_computed(stream: Stream, reading: Reading) -> bool:
 
     They are read off a stored table of waves, or made of numbers on the spot.
     """
-    ends = reading.ends.__contains__
-    made = reading.flow.back(stream.additions[0].origin, ends) - reading.ends
-    return any(ops.name(node) in _COUNTING for node in made)
+    ends, gathers = reading.ends, reading.products.gathers
+    made = reading.flow.back(stream.additions[0].origin, ends.__contains__)
+    looked_up = [gathers[node] for node in made & gathers.keys()]
+    if any(is_position(gather, gather.weight, reading) for gather in looked_up):
+        return False
+    return any(ops.name(node) in _COUNTING for node in made - ends)
 
 
 def _is_end(node: fx.Node, reading: Reading) -> bool:
