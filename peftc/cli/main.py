@@ -11,7 +11,17 @@ from collections.abc import Callable
 
 import typer
 
-from peftc.cli import check, compile, explain, fmt, generate, merge, methods, plan
+from peftc.cli import (
+    check,
+    compile,
+    explain,
+    export,
+    fmt,
+    generate,
+    merge,
+    methods,
+    plan,
+)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "check": check.command,
@@ -21,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "methods": methods.command,
     "explain": explain.command,
     "merge": merge.command,
+    "export": export.command,
     "generate": generate.command,
 }
 

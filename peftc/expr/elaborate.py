@@ -85,6 +85,21 @@ def elaborate(
     return body.equation([e for parts in wrapped.values() for e in parts])
 
 
+def values_of(
+    clause: ast.Clause,
+    exprs: Sequence[ast.Expr],
+    knobs: Mapping[str, int | float | str | bool],
+    sizes: Mapping[str, int],
+    prefix: str = "",
+) -> list[Node]:
+    """What expressions mean at the end of a clause that wraps nothing."""
+    kind = kind_of(clause.place)
+    assert kind is not None
+    body = Body(_at_site(kind, knobs, sizes, prefix), prefix)
+    body.read(clause)
+    return [terms.evaluate(expr, body.scope).node for expr in exprs]
+
+
 def _at_site(
     kind: Kind,
     knobs: Mapping[str, int | float | str | bool],

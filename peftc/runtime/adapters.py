@@ -20,7 +20,7 @@ from peftc.plan.print import plan_hash, plan_text
 from peftc.runtime.essence import difference
 from peftc.runtime.fingerprint import Fingerprint, fingerprint
 from peftc.runtime.parameters import added, like, tensor_dtype
-from peftc.runtime.state import Adapter, Expected, check_tensors, write_adapter
+from peftc.runtime.state import Adapter, Expected, check_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,12 +53,12 @@ def expected(model: nn.Module, plan: Plan) -> Mapping[str, Expected]:
     }
 
 
-def save(handle: Handle, folder: Path) -> Path:
-    """Write the handle's adapter."""
+def adapter_of(handle: Handle, folder: Path) -> Adapter:
+    """What the handle's adapter file holds."""
     plan, found = handle.plan, tensors(handle.model, handle.plan)
     if any(tensor.is_meta for tensor in found.values()):
         raise fail(WrongState(what="a model on the meta device has nothing to save"))
-    adapter = Adapter(
+    return Adapter(
         folder,
         spec=handle.spec,
         plan=plan_text(plan),
@@ -69,12 +69,11 @@ def save(handle: Handle, folder: Path) -> Path:
         any_base=handle.any_base,
         tensors=found,
     )
-    return write_adapter(folder, adapter)
 
 
 def check(adapter: Adapter, model: nn.Module, plan: Plan, *, any_base: bool) -> None:
     """Refuse an adapter of another plan or base, or with other tensors."""
-    read = _plan(adapter)
+    read = plan_of(adapter)
     if problem := difference(plan, read):
         raise fail(OtherPlan(problem=problem))
     check_tensors(adapter, expected(model, plan))
@@ -83,7 +82,7 @@ def check(adapter: Adapter, model: nn.Module, plan: Plan, *, any_base: bool) -> 
         raise fail(OtherBase(problem=problem))
 
 
-def _plan(adapter: Adapter) -> Plan:
+def plan_of(adapter: Adapter) -> Plan:
     """The plan in the file, which must be the one that was written."""
     try:
         plan = parse_plan(adapter.plan, "<plan of the adapter>")

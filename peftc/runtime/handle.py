@@ -15,8 +15,9 @@ from torch import nn
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import WrongState
 from peftc.runtime import adapters, merge, removal
+from peftc.runtime.export import exported
 from peftc.runtime.parameters import added
-from peftc.runtime.state import Adapter, read_adapter
+from peftc.runtime.state import Adapter, read_adapter, write_adapter
 from peftc.sites.inputs import example_inputs
 
 if TYPE_CHECKING:
@@ -141,7 +142,20 @@ class Handle:
             PeftcError: PEFT624, PEFT627, or PEFT631 while merged.
         """
         self._require_apart()
-        return adapters.save(self, Path(folder))
+        return write_adapter(Path(folder), adapters.adapter_of(self, Path(folder)))
+
+    def export(self, folder: str | Path) -> Path:
+        """Write an adapter without what only training needs; returns its path.
+
+        What methods compute from their own tensors is computed, where the result is
+        smaller, and stands in their place: a prefix's rows for its hidden layer.
+
+        Raises:
+            PeftcError: as `save`.
+        """
+        self._require_apart()
+        whole = adapters.adapter_of(self, Path(folder))
+        return write_adapter(Path(folder), exported(whole))
 
     def load(self, folder: str | Path, *, any_base: bool = False) -> None:
         """Take the tensors of an adapter that was made with the same plan.
