@@ -1,6 +1,7 @@
-"""What a low-rank update costs: the base, Hugging Face PEFT and peftc, side by side.
+"""What methods cost: the base, Hugging Face PEFT and peftc, side by side.
 
-In: the example model.  Out: a Markdown table on stdout, in milliseconds on one thread:
+In: the example model.  Out: a Markdown table for a low-rank update and one for prefixes
+on stdout, in milliseconds on one thread:
 the best of several runs, in which the models take turns, after one that is not counted
 (it compiles).  The two adapted models hold the same weights, and their logits are
 compared before anything is timed.  Run it as `python benchmarks/bench_overhead.py`.
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Task = Callable[[], Any]
 
 BASE = Path(__file__).parents[1] / "examples" / "tiny_llama"
-RANK = 8
+RANK, ROWS = 8, 30
 BATCH, TOKENS = 8, 128
 NEW_TOKENS = 64
 RUNS = 20
@@ -34,14 +35,26 @@ AGREE = 1e-4
 
 
 def main() -> None:
-    """Build the three models, check that two of them agree, time them."""
+    """Build the models of each method, check that two of them agree, time them."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     ids = torch.randint(0, 256, (BATCH, TOKENS))
-    models = {"base, all weights trained": load(), "Hugging Face PEFT": by_peft()}
-    models["peftc"] = by_peftc(models["Hugging Face PEFT"])
+    theirs = low_rank_by_peft()
+    compare(f"lora(q, v, r={RANK})", theirs, low_rank_by_peftc(theirs), ids)
+    theirs = prefix_by_peft()
+    compare(f"prefix(k, v, p={ROWS})", theirs, prefix_by_peftc(theirs), ids)
+
+
+def compare(title: str, theirs: Any, ours: Any, ids: torch.Tensor) -> None:
+    """Print the table of one method."""
+    models = {
+        "base, all weights trained": load(),
+        "Hugging Face PEFT": theirs,
+        "peftc": ours,
+    }
     check(models, ids)
     best = best_ms([tasks(model, ids) for model in models.values()])
+    print(f"\n`{title}`\n")
     print("| model | trainable | forward | forward + backward | generate |")
     print("|---|---|---|---|---|")
     for (name, model), times in zip(models.items(), best, strict=True):
@@ -54,7 +67,7 @@ def load() -> Any:
     return AutoModelForCausalLM.from_pretrained(BASE).eval()
 
 
-def by_peft() -> Any:
+def low_rank_by_peft() -> Any:
     """Hugging Face PEFT's low-rank update, with weights that are not the identity."""
     config = peft.LoraConfig(
         r=RANK,
@@ -65,7 +78,7 @@ def by_peft() -> Any:
     return peft.get_peft_model(load(), config).eval()
 
 
-def by_peftc(other: Any) -> Any:
+def low_rank_by_peftc(other: Any) -> Any:
     """peftc's low-rank update with the weights of `other`."""
     model = peftc.compile(load(), f"lora(q, v, r={RANK}, alpha=16)")
     theirs = dict(other.named_parameters())
@@ -74,6 +87,22 @@ def by_peftc(other: Any) -> Any:
             owner, factor = name.split(".peftc.")[0], name[-1]
             source = f"base_model.model.{owner}.lora_{factor}.default.weight"
             ours.data.copy_(theirs[source])
+    return model
+
+
+def prefix_by_peft() -> Any:
+    """Hugging Face PEFT's prefixes."""
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=ROWS)
+    return peft.get_peft_model(load(), config).eval()
+
+
+def prefix_by_peftc(other: Any) -> Any:
+    """peftc's prefixes with the rows of `other`: [p, layers of keys and values]."""
+    model = peftc.compile(load(), f"prefix(k, v, p={ROWS})")
+    table = other.prompt_encoder["default"].embedding.weight
+    ours = [p for name, p in model.named_parameters() if ".peftc." in name]
+    for row, part in zip(ours, table.chunk(len(ours), dim=1), strict=True):
+        row.data.copy_(part)
     return model
 
 
