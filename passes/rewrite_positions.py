@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftc.pipeline import Fact, graph_pass
-from peftc.rewrite.positions import shift
+from peftc.rewrite.positions import move
 
 if TYPE_CHECKING:
     from peftc.plan.types import Plan
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     ensures={Fact.POSITIONS_REWRITTEN},
 )
 def rewrite_positions(capture: Capture, plan: Plan) -> int:
-    """Look learned positions up further on in their table.
+    """Read tables of positions, and turn queries and keys, from a later position on.
 
     rewrite:
-        %e = embedding(%index, table)
+        %e = embedding(%index, table)          %a = float(%index)  (then its waves)
         ->
-        %e = embedding(add(%index, start), table)
+        %e = embedding(add(%index, start), table)    %a = float(add(%index, start))
 
-    guards: the site is a table of positions with a start that is not 0.
+    guards: the plan moves the positions of the site's stack; all layers of a stack have
+    the same positions.
     """
-    moved = [r for r in plan.rewrites if r.site.kind == "embedding" and r.start]
-    return sum(shift(capture, rewrite) for rewrite in moved)
+    return move(capture, plan)

@@ -93,13 +93,23 @@ class EmbeddingAnchor:
 
 
 @dataclass(frozen=True)
+class PositionRead:
+    """Positions, in whole numbers, and the node that makes other numbers of them."""
+
+    value: fx.Node
+    reader: fx.Node
+
+
+@dataclass(frozen=True)
 class AttentionAnchor:
     """One attention, in either spelling; its heads as its products see them (keys that
-    are repeated count as often); `u` is the input of its sublayer."""
+    are repeated count as often); `u` is the input of its sublayer; `turned` are the
+    places where positions enter the rotations of queries and keys."""
 
     attention: Attention
     heads: Heads
     u: fx.Node | None = None
+    turned: tuple[PositionRead, ...] = ()
 
 
 Anchor: TypeAlias = (

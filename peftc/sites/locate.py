@@ -280,7 +280,7 @@ def _core_site(owner: str, cores: list[Core], reading: Reading) -> Found:
         tap=all(core.u is not None for core in cores),
         calls=len(cores),
     )
-    anchors = tuple(AttentionAnchor(c.attention, c.heads, c.u) for c in cores)
+    anchors = tuple(AttentionAnchor(c.attention, c.heads, c.u, c.turned) for c in cores)
     position = reading.flow.order[first.attention.out]
     return Found(Located(site, anchors), position)
 

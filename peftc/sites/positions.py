@@ -10,14 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftc.sites import ops
+from peftc.sites.anchors import PositionRead
 
 if TYPE_CHECKING:
     from torch import fx
 
     from peftc.sites.anchors import EmbeddingAnchor
+    from peftc.sites.attention import Attention
     from peftc.sites.reading import Reading
     from peftc.sites.streams import Stream
 
+_LOOKUPS = frozenset(("gather", "index", "index_select", "getitem", "embedding"))
+_WAVES = frozenset(("cos", "sin", "polar"))
 _COUNTING = frozenset(("arange", "cumsum"))
 
 
@@ -39,6 +43,41 @@ def is_computed(stream: Stream, reading: Reading) -> bool:
     if any(is_position(gather, gather.weight, reading) for gather in looked_up):
         return False
     return any(ops.name(node) in _COUNTING for node in made - ends)
+
+
+def turned(attention: Attention, reading: Reading) -> tuple[PositionRead, ...]:
+    """Where positions enter what queries and keys are rotated by.
+
+    There whole numbers become waves, or pick rows of a stored table of them.
+    """
+    ends = reading.ends.__contains__
+    inputs = (attention.query, attention.key)
+    made = {n for one in inputs for n in reading.flow.back(one, ends)} - reading.ends
+    return tuple(
+        PositionRead(value, node)
+        for node in sorted(made, key=reading.flow.order.__getitem__)
+        for value in ops.inputs(node)
+        if value in made and _is_whole(value) and not _is_whole(node)
+        if _becomes_waves(node, made, reading)
+    )
+
+
+def _is_whole(node: fx.Node) -> bool:
+    return ops.dtype(node) in ("int64", "int32")
+
+
+def _becomes_waves(node: fx.Node, made: set[fx.Node], reading: Reading) -> bool:
+    if ops.name(node) in _LOOKUPS:
+        return True
+    todo, seen = [node], {node}
+    while todo:
+        node = todo.pop()
+        if ops.name(node) in _WAVES:
+            return True
+        new = (set(reading.flow.outputs(node)) & made) - seen
+        seen |= new
+        todo.extend(new)
+    return False
 
 
 def _is_end(node: fx.Node, reading: Reading) -> bool:

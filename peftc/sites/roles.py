@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from peftc.sites import ops
 from peftc.sites.feedforward import FeedForward, expert_blocks, feed_forward
 from peftc.sites.heads import seen_heads
-from peftc.sites.positions import is_computed
+from peftc.sites.positions import is_computed, turned
 from peftc.sites.residual import leaves
 from peftc.view import Unresolved
 
 if TYPE_CHECKING:
     from torch import fx
 
+    from peftc.sites.anchors import PositionRead
     from peftc.sites.attention import Attention
     from peftc.sites.heads import Heads
     from peftc.sites.linears import Linear
@@ -81,6 +82,7 @@ class Core:
     owner: Linear
     place: Place
     u: fx.Node | None = None
+    turned: tuple[PositionRead, ...] = ()
 
 
 @dataclass
@@ -193,26 +195,16 @@ def _attention(
     if len(after) == 1 and after[0] in reading.products.linears:
         owner = reading.products.linears[after[0]]
         roles.uses.append(Use(owner, "o", place))
-        _core(attention, owner, place, roles, u)
-    else:
-        why = f"{len(after)} products or sums read the attention first, not one linear"
-        roles.miss(f"o of {place}", why, "o", "attention")
-
-
-def _core(
-    attention: Attention,
-    owner: Linear,
-    place: Place,
-    roles: Roles,
-    u: fx.Node | None,
-) -> None:
-    """Note the attention itself, under the linear that reads it."""
-    heads = seen_heads(attention, owner.inside)
-    if heads is None:
+        heads = seen_heads(attention, owner.inside)
+        if heads is not None:
+            turns = turned(attention, reading)
+            roles.cores.append(Core(attention, heads, owner, place, u, turns))
+            return
         why = "its heads are no axis of its products"
         roles.miss(f"attention of {place}", why, "attention")
     else:
-        roles.cores.append(Core(attention, heads, owner, place, u))
+        why = f"{len(after)} products or sums read the attention first, not one linear"
+        roles.miss(f"o of {place}", why, "o", "attention")
 
 
 def _input(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 P = 3
 SPEC = f"prefix(k, v, p={P}, positions=keep)"
+SHIFTED = f"prefix(k, v, p={P})"
 NAME = "with_rows"
 
 
@@ -107,6 +108,9 @@ bias by distance would be of the prompt too, and is not of a prefix."""
 WINDOWS = {"gpt-neo": 4}
 """How many tokens see each other at most; a prefix drops out of no window."""
 
+COMPUTED = ("xglm",)
+"""Of these, families whose positions are computed, so that none can be moved."""
+
 REFUSED = {"openai-gpt": "PEFT439"}
 """Their attention multiplies scores by a mask before it adds one."""
 
@@ -132,11 +136,11 @@ def inputs(made: Any, case: Any) -> dict[str, Any]:
     return given
 
 
-def compiled(family: str, attention: str = "") -> tuple[Any, Any]:
+def compiled(family: str, spec: str = SPEC) -> tuple[Any, Any]:
     """A model with random rows, and an untouched copy."""
-    made = model(family, attention, "cpu").float()
+    made = model(family, device="cpu").float()
     untouched = copy.deepcopy(made)
-    peftc.compile(made, SPEC)
+    peftc.compile(made, spec)
     torch.manual_seed(1)
     for parameter in made.parameters():
         if parameter.requires_grad:
@@ -190,20 +194,30 @@ def distinct(cached: torch.Tensor, width: int) -> torch.Tensor:
     return cached[::step].transpose(0, 1).flatten(1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", BY_PROMPT)
-def test_a_prefix_of_cached_keys_is_a_prompt(family: str) -> None:
-    made, untouched = compiled(family)
+def prompts() -> Iterator[Any]:
+    """Families with positions given; and with positions shifted, as is usual."""
+    for family in (*BY_PROMPT, "llama"):
+        yield pytest.param(family, SPEC, marks=pytest.mark.slow)
+    for family in (*BY_PROMPT, "gpt2", "gpt-neox", "opt", "qwen3", "llama"):
+        marks = () if family in QUICK else (pytest.mark.slow,)
+        if family not in COMPUTED:
+            yield pytest.param(family, SHIFTED, marks=marks)
+
+
+@pytest.mark.parametrize(("family", "spec"), [*prompts()])
+def test_a_prefix_of_cached_keys_is_a_prompt(family: str, spec: str) -> None:
+    made, untouched = compiled(family, spec)
     prompt = torch.tensor([[7, 11, 5]])
     ids = torch.tensor([[3, 9, 14, 20, 8], [4, 4, 31, 6, 2]])
     ids = ids[:, : WINDOWS.get(family, 8) - P]
     places = torch.arange(P, P + ids.shape[1]).expand(ids.shape)
+    given = {"position_ids": places} if spec == SPEC else {}
     with torch.no_grad():
         cache = untouched(prompt, use_cache=True).past_key_values
         for rows, layer in zip(rows_of(made), cache.layers, strict=True):
             for row, cached in zip(rows, (layer.keys, layer.values), strict=True):
                 row.copy_(distinct(cached[0], row.shape[1]))
-        got = made(input_ids=ids, position_ids=places, use_cache=False).logits
+        got = made(input_ids=ids, **given, use_cache=False).logits
         whole = torch.cat([prompt.expand(2, -1), ids], 1)
         wanted = untouched(input_ids=whole, use_cache=False).logits[:, P:]
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=2e-6)
@@ -214,3 +228,9 @@ def test_what_multiplies_scores_is_refused(family: str) -> None:
     made, _ = compiled(family)
     with pytest.raises(PeftcError, match=REFUSED[family]):
         made(input_ids=torch.tensor([[3, 9, 14]]))
+
+
+@pytest.mark.parametrize("family", COMPUTED)
+def test_computed_positions_are_not_moved(family: str) -> None:
+    with pytest.raises(PeftcError, match="PEFT321"):
+        compiled(family, SHIFTED)
