@@ -155,9 +155,18 @@ TOY: Counts = {  # a decoder of two layers: width 64, key and value width 32
     "gate": (32 + 1, lambda: count("gate", linear(64, 32))),
 }
 
+ONE_FOR_ALL = """
+method same(p: size) on attention {
+  shared param K[p, key] ~ normal(0.02), V[p, value] ~ normal(0.02)
+  k' = K
+  v' = V
+}
+same(p=10)
+"""
 SPECS = {  # the counts that the methods' papers' formulas give for the same decoder
     "prefix(p=10)": 1_280,
     "prefix(p=10, mlp=32)": 6_944,
+    ONE_FOR_ALL: 640,
     "mam(p=10, d=8)": 3_472,
     "unipelt(p=10, d=8, r=8)": 7_576,
     "phm(attn, ffn, d=8)": 928,
@@ -173,7 +182,7 @@ def test_counts_of_a_small_decoder(name: str) -> None:
     assert counted() == expected
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.split()[-1])
 def test_counts_of_specs(spec: str) -> None:
     assert make_plan(Source("<spec>", spec), toy()).trainable == SPECS[spec]
 
