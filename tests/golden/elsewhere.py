@@ -42,7 +42,8 @@ ELSEWHERE = {
     "PEFT438": _ATTENTION + "test_what_cannot_be_extended_is_refused",
     "PEFT439": _ATTENTION + "test_what_cannot_be_extended_is_refused",
     "PEFT440": _ATTENTION + "test_queries_that_are_no_tokens_have_no_rows_of_their_own",
-    "PEFT441": _ATTENTION + "test_a_mask_of_four_axes_says_nothing_of_tokens",
+    "PEFT441": "tests/numerics/test_real_tokens.py"
+    "::test_a_mask_of_four_axes_says_nothing_of_tokens",
     "PEFT437": _REWRITE + "test_what_cannot_run_twice_is_refused",
     "PEFT500": "tests/unit/rewrite/test_emit.py"
     "::test_separate_tokens_are_refused_where_there_are_none",
