@@ -64,7 +64,13 @@ class _Trace:
 
 def feed_forward(branch: Branch, flow: Flow, products: Products) -> FeedForward | str:
     """The parts of a branch, or why they are not told."""
-    last = producers(branch.leaf, branch.nodes, flow, products)
+    leaf = branch.leaf
+    last = producers(leaf, branch.nodes, flow, products)
+    if products.is_product(leaf):  # and what is added to it in place is another part
+        last = (leaf,)
+    # A linear to one channel (how much of a shared expert) only scales the others.
+    wide = [n for n in last or () if ops.shape(n)[-1:] == ops.shape(leaf)[-1:]]
+    last = tuple(wide) if len(wide) == 1 else last
     if last is None or len(last) != 1 or last[0] not in products.linears:
         return "its output does not come from one linear by elementwise operators"
     told = _before(products.linears[last[0]], branch, flow, products)

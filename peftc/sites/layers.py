@@ -1,8 +1,9 @@
 """Which layer each addition of a stream is in.
 
 In: what each addition mixes, as letters: `s` the tokens of its own stream by attention,
-`x` those of another, `c` neighbours by a convolution, `f` none (a feed-forward).  Out:
-the number of the layer of each, None for what is before the first.
+`x` those of another, `c` some in another way (a convolution, products of activations),
+`f` none (a feed-forward).  Out: the number of the layer of each, None for what is
+before the first.
 
 A layer is what is repeated: additions that mix, then feed-forwards.  One of several
 mixings (attention over time, then over space) is one layer if all are alike; else each

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from peftc.sites.anchors import EmbeddingAnchor
+    from peftc.sites.flow import Flow
     from peftc.sites.linears import Linear
     from peftc.sites.norms import Norm
     from peftc.sites.reading import Reading
@@ -304,7 +305,8 @@ def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> F
     first = edges[0]
     place = _common(edge.place for edge in edges)
     linear = reading.products.linears.get(first.source)
-    made = linear if linear is not None and _is_output(first.h, linear) else None
+    flow = reading.flow
+    made = linear if linear and _is_output(first.h, linear, flow) else None
     bias = made.anchor.bias if made else None
     site = Site(
         key=key,
@@ -327,10 +329,12 @@ def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> F
     return Found(Located(site, anchors), reading.flow.order[first.h])
 
 
-def _is_output(h: fx.Node, linear: Linear) -> bool:
-    """Whether only layout, casts and dropout lie between, and one matrix made it."""
+def _is_output(h: fx.Node, linear: Linear, flow: Flow) -> bool:
+    """Whether only layout, casts and dropout lie between, one matrix made it, and
+    nothing is written into it."""
+    value = strip(h, ops.TRANSPARENT)
     made = (linear.call, linear.anchor.y)
-    return not linear.experts and strip(h, ops.TRANSPARENT) in made
+    return not linear.experts and value in made and value not in flow.writers
 
 
 def _norm_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:

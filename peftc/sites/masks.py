@@ -36,7 +36,8 @@ class MaskReader:
         """Whether no query sees a later key."""
         if attention.softmax is not None:
             (scores, *_) = ops.inputs(attention.softmax)
-            return _is_lower(self._run(scores, attention.scores))
+            keys = ops.shape(attention.scores)[-1]  # sinks, if any, come after them
+            return _is_lower(self._run(scores, attention.scores)[..., :keys])
         if ops.argument(attention.out, 5, "is_causal") is True:
             return True
         mask = ops.argument(attention.out, 3, "attn_mask", "attention_mask")

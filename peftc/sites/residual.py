@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from peftc.sites import ops
 from peftc.sites.attention import find_mixings
+from peftc.sites.flow import strip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,11 +107,16 @@ def find_additions(
     sources = _Sources(flow, products, attentions, outs, mixings, set())
     found: list[Addition] = []
     for node in graph.nodes:
-        if ops.is_sum(node) and not _is_inner(node):
+        if _is_residual(node, products) and not _is_inner(node):
             new = tuple(_additions(node, sources))
             sources.sums.update(addition.sum for addition in new)
             found += new
     return tuple(sorted(found, key=lambda addition: flow.order[addition.sum]))
+
+
+def _is_residual(node: fx.Node, products: Products) -> bool:
+    """Whether a node is a sum, but not of rows and the biases of their experts."""
+    return ops.is_sum(node) and products.picks.isdisjoint(ops.inputs(node))
 
 
 def _is_inner(node: fx.Node) -> bool:
@@ -150,6 +156,21 @@ def _additions(node: fx.Node, sources: _Sources) -> Iterator[Addition]:
     for part in (_total(operand) for operand in ops.operands(node)):
         if ops.is_sum(part) and _is_inner(part):
             yield from _additions(part, sources)
+
+
+def parts(node: fx.Node, flow: Flow) -> Iterator[fx.Node]:
+    """What a value is the sum of: as `leaves`, behind views, and with what is added to
+    it in place."""
+    total = strip(node, ops.TRANSPARENT)
+    added = [n for n in flow.writers.get(total, ()) if ops.name(n) == "add"]
+    if added:
+        yield total
+        yield from (ops.operands(n)[1] for n in added)
+    elif ops.is_sum(total) and len(total.users) == 1:
+        for leaf in leaves(total):
+            yield from parts(leaf, flow)
+    else:
+        yield node
 
 
 def _addition(node: fx.Node, sources: _Sources) -> Addition | None:

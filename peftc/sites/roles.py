@@ -13,7 +13,7 @@ from peftc.sites import ops
 from peftc.sites.feedforward import FeedForward, expert_blocks, feed_forward
 from peftc.sites.heads import seen_heads
 from peftc.sites.positions import is_computed, turned
-from peftc.sites.residual import leaves
+from peftc.sites.residual import parts
 from peftc.view import Unresolved
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from peftc.sites.residual import Addition, Branch
     from peftc.sites.streams import Stack, Stream
 
+_CHOICES = ops.CHOICES | {"max"}
 _EXPERTS = ("experts.up", "experts.gate", "experts.down")
 
 
@@ -93,6 +94,8 @@ class Roles:
     cores: list[Core] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     places: dict[fx.Node, Place] = field(default_factory=dict)
+    stacks: set[fx.Node] = field(default_factory=set)
+    """Products of experts that were reported together."""
     unresolved: list[Unresolved] = field(default_factory=list)
 
     def miss(self, what: str, why: str, *roles: str) -> None:
@@ -137,6 +140,7 @@ def _branch(
     cross = any(a.out in crossing for a in branch.attentions)
     place = replace(place, cross=cross)
     roles.settle(branch.nodes, place)
+    _routers(branch, place, reading, roles)
     if branch.attentions:
         u = _tap(addition, branch, reading)
         for attention in branch.attentions:
@@ -235,7 +239,7 @@ def _feed_forward(branch: Branch, place: Place, reading: Reading, roles: Roles) 
         return ""
     has_experts = _experts(branch, place, reading, roles)
     told = []
-    for leaf in leaves(branch.leaf):
+    for leaf in parts(branch.leaf, flow):
         if _is_stacked(leaf, branch, reading):
             continue
         part = feed_forward(replace(branch, leaf=leaf), flow, products)
@@ -259,6 +263,8 @@ def _parts(part: FeedForward, prefix: str, place: Place, roles: Roles) -> None:
 def _is_stacked(leaf: fx.Node, branch: Branch, reading: Reading) -> bool:
     """Whether a value is made by stacked experts last."""
     ends = reading.products.is_product
+    if ends(leaf):  # whatever is added to it in place
+        return _stacks(leaf, reading)
     met = reading.flow.back(leaf, lambda n: ends(n) or n not in branch.nodes)
     return any(_stacks(n, reading) for n in met & branch.nodes)
 
@@ -273,24 +279,30 @@ def _stacks(node: fx.Node, reading: Reading) -> bool:
     return not is_convolution and any(len(ops.shape(p)) == 3 for p in entering)
 
 
+def _routers(branch: Branch, place: Place, reading: Reading, roles: Roles) -> None:
+    """Tell what chooses among the stacked experts of a branch."""
+    if not any(_stacks(node, reading) for node in branch.nodes):
+        return
+    flow, linears = reading.flow, reading.products.linears
+    for node in branch.nodes & linears.keys():
+        ends = flow.ahead(node, lambda n: n in reading.ends or ops.name(n) in _CHOICES)
+        if any(ops.name(n) in _CHOICES for n in ends):
+            roles.uses.append(Use(linears[node], "router", place))
+
+
 def _experts(branch: Branch, place: Place, reading: Reading, roles: Roles) -> bool:
-    """Tell stacked experts and their routers; whether there are any."""
+    """Tell stacked experts; whether there are any."""
     stacks = {node for node in branch.nodes if _stacks(node, reading)}
     if not stacks:
         return False
     flow, products = reading.flow, reading.products
-    for node in branch.nodes & products.linears.keys():
-        ends = flow.ahead(
-            node, lambda n: n in reading.ends or ops.name(n) in ops.CHOICES
-        )
-        if any(ops.name(n) in ops.CHOICES for n in ends):
-            roles.uses.append(Use(products.linears[node], "router", place))
     for part in expert_blocks(branch, flow, products):
         _parts(part, "experts.", place, roles)
         stacks -= {part.down.call, *(piece.linear.call for piece in part.first)}
     if stacks:
         why = "the matrices of all experts enter a product of a form that is not known"
         roles.miss(f"experts of {place}", why, *_EXPERTS)
+        roles.stacks |= stacks
     return True
 
 
@@ -433,7 +445,7 @@ def _rest(reading: Reading, roles: Roles) -> None:
     said |= {gather.weight for gather in products.gathers.values()}
     for node, parameters in products.opaque.items():
         for parameter in parameters:
-            if not _stacks(node, reading) and parameter not in said:
+            if node not in roles.stacks and parameter not in said:
                 why = "its product is not `W x + bias` in one operator"
                 roles.miss(reading.names[parameter], why)
         said.update(parameters)

@@ -81,15 +81,14 @@ def find_streams(
         chain = _with_norms(chain, readers, flow)
         is_reader = any(a.out in crossing for add in chain for a in _attentions(add))
         stack: Stack = "dec" if is_reader else "enc" if number in feeding else ""
-        streams.append(_numbered(chain, stack, crossing))
+        kinds = "".join(_mixes(add, crossing) for add in chain)
+        streams.append(_numbered(chain, stack, kinds))
     staged = _staged(streams, flow, products)
     return Streams(tuple(_settled(staged)), crossing)
 
 
-def _numbered(
-    chain: tuple[Addition, ...], stack: Stack, crossing: frozenset[fx.Node]
-) -> Stream:
-    numbers = layer_numbers("".join(_mixes(add, crossing) for add in chain))
+def _numbered(chain: tuple[Addition, ...], stack: Stack, kinds: str) -> Stream:
+    numbers = layer_numbers(kinds)
     layers = tuple(number for number in numbers if number is not None)
     return Stream(chain[len(chain) - len(layers) :], layers, stack)
 

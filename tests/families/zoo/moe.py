@@ -2,13 +2,242 @@
 
 from __future__ import annotations
 
-from tests.families.zoo.case import GROUPED, Case
+from typing import Any
+
+from tests.families.zoo.case import GROUPED, LAYERS, MAIN, OWN_HEADS, Case
+
+_EAGER = ("eager",)
+_ROUTED: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+}
+_LATENT: dict[str, Any] = {
+    **MAIN,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 20,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 5,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "first_k_dense_replace": 1,
+    "n_group": 2,
+    "topk_group": 1,
+}
+_MAMBA2: dict[str, Any] = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 16,
+    "mamba_d_state": 6,
+    "mamba_n_groups": 1,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 4,
+}
 
 CASES = {
+    "bamba": Case(
+        "BambaForCausalLM",
+        "BambaConfig",
+        {**GROUPED, **_MAMBA2, "attn_layer_indices": [1]},
+    ),
+    "dbrx": Case(
+        "DbrxForCausalLM",
+        "DbrxConfig",
+        {
+            "d_model": 32,
+            "n_heads": 4,
+            "n_layers": LAYERS,
+            "max_seq_len": 64,
+            "vocab_size": 96,
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+            "ffn_config": {
+                "hidden_size": 32,
+                "ffn_hidden_size": 48,
+                "moe_num_experts": 4,
+                "moe_top_k": 2,
+            },
+            "pad_token_id": 0,
+        },
+    ),
+    "deepseek-v2": Case(
+        "DeepseekV2ForCausalLM",
+        "DeepseekV2Config",
+        {**_LATENT, "topk_method": "group_limited_greedy", "head_dim": 4},
+    ),
+    "deepseek-v3": Case("DeepseekV3ForCausalLM", "DeepseekV3Config", _LATENT),
+    "falcon-h1": Case(
+        "FalconH1ForCausalLM",
+        "FalconH1Config",
+        {**OWN_HEADS, **_MAMBA2, "mamba_d_ssm": 64},
+    ),
+    "glm4-moe": Case(
+        "Glm4MoeForCausalLM",
+        "Glm4MoeConfig",
+        {
+            **OWN_HEADS,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "first_k_dense_replace": 1,
+            "use_qk_norm": True,
+        },
+    ),
+    "gpt-oss": Case(
+        "GptOssForCausalLM",
+        "GptOssConfig",
+        {
+            **OWN_HEADS,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        attentions=_EAGER,
+    ),
+    "granitemoe": Case(
+        "GraniteMoeForCausalLM",
+        "GraniteMoeConfig",
+        {**GROUPED, "num_local_experts": 4},
+    ),
+    "jamba": Case(
+        "JambaForCausalLM",
+        "JambaConfig",
+        {
+            **GROUPED,
+            "num_experts": 4,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "mamba_d_state": 6,
+            "mamba_dt_rank": 5,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "jetmoe": Case(
+        "JetMoeForCausalLM",
+        "JetMoeConfig",
+        {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": LAYERS,
+            "num_key_value_heads": 2,
+            "kv_channels": 8,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "vocab_size": 96,
+            "pad_token_id": 0,
+        },
+    ),
+    "lfm2": Case(
+        "Lfm2ForCausalLM",
+        "Lfm2Config",
+        {
+            **GROUPED,
+            "block_auto_adjust_ff_dim": False,
+            "layer_types": ["conv", "full_attention"],
+        },
+    ),
+    "llama4": Case(
+        "Llama4ForCausalLM",
+        "Llama4TextConfig",
+        {
+            **OWN_HEADS,
+            "intermediate_size_mlp": 40,
+            "num_local_experts": 4,
+            "interleave_moe_layer_step": 2,
+        },
+    ),
+    "mamba": Case(
+        "MambaForCausalLM",
+        "MambaConfig",
+        {
+            "hidden_size": 32,
+            "num_hidden_layers": LAYERS,
+            "state_size": 6,
+            "time_step_rank": 5,
+            "vocab_size": 96,
+        },
+        attentions=_EAGER,
+    ),
+    "minimax": Case(
+        "MiniMaxForCausalLM",
+        "MiniMaxConfig",
+        {
+            **OWN_HEADS,
+            "num_local_experts": 4,
+            "layer_types": ["linear_attention", "full_attention"],
+            "block_size": 4,
+        },
+    ),
     "mixtral": Case(
         "MixtralForCausalLM",
         "MixtralConfig",
         {**GROUPED, "num_local_experts": 4},
         quick=True,
+    ),
+    "nemotron-h": Case(
+        "NemotronHForCausalLM",
+        "NemotronHConfig",
+        {
+            **{k: v for k, v in OWN_HEADS.items() if k != "num_hidden_layers"},
+            "layers_block_type": ["mamba", "moe", "mamba", "attention", "mlp"],
+            "mamba_num_heads": 4,
+            "mamba_head_dim": 16,
+            "ssm_state_size": 6,
+            "n_groups": 1,
+            "chunk_size": 4,
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 24,
+            "moe_shared_expert_intermediate_size": 20,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "olmoe": Case(
+        "OlmoeForCausalLM",
+        "OlmoeConfig",
+        {**GROUPED, "num_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "phimoe": Case(
+        "PhimoeForCausalLM",
+        "PhimoeConfig",
+        {**GROUPED, "num_local_experts": 4},
+    ),
+    "qwen2-moe": Case(
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        {**GROUPED, **_ROUTED, "shared_expert_intermediate_size": 40},
+    ),
+    "qwen3-moe": Case(
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        {**OWN_HEADS, **_ROUTED, "mlp_only_layers": [0]},
+    ),
+    "qwen3-next": Case(
+        "Qwen3NextForCausalLM",
+        "Qwen3NextConfig",
+        {
+            **OWN_HEADS,
+            **_ROUTED,
+            "shared_expert_intermediate_size": 40,
+            "linear_key_head_dim": 6,
+            "linear_value_head_dim": 5,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "layer_types": ["linear_attention", "full_attention"],
+        },
+    ),
+    "recurrent-gemma": Case(
+        "RecurrentGemmaForCausalLM",
+        "RecurrentGemmaConfig",
+        {
+            **GROUPED,
+            "lru_width": 40,
+            "attention_window_size": 8,
+            "block_types": ["recurrent", "attention"],
+        },
     ),
 }
