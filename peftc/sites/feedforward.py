@@ -62,7 +62,7 @@ class _Trace:
     bent: int
 
 
-def feed_forward(branch: Branch, flow: Flow, products: Products) -> FeedForward | str:
+def plain_block(branch: Branch, flow: Flow, products: Products) -> FeedForward | str:
     """The parts of a branch, or why they are not told."""
     leaf = branch.leaf
     last = producers(leaf, branch.nodes, flow, products)

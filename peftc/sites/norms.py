@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SINGLE = frozenset(ops.NORMS - {"normalize"})
+_JOINED = frozenset(("view", "reshape", "flatten"))
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,13 @@ def _mean_of_square(inside: fx.Node) -> fx.Node | None:
 
 
 def _with_gain(x: fx.Node, scaled: fx.Node, names: Mapping[fx.Node, str]) -> Norm:
-    """Follow the normalised value through casts to the product with its gain."""
-    y = _through_casts(scaled)
+    """Follow the normalised value to the product with its gain: through casts, and
+    views that put the groups together again which were normalised each for itself."""
+    y = _through(scaled, ops.CASTS | _JOINED)
     for user in y.users:
         gain = _vector("mul", user, y, names)
         if gain is not None:
-            return _with_offset(x, _through_casts(user), gain, names)
+            return _with_offset(x, _through(user, ops.CASTS), gain, names)
     return Norm(x, y, None, None, is_call=False)
 
 
@@ -139,7 +141,7 @@ def _with_offset(
     for user in y.users if len(y.users) == 1 else ():
         offset = _vector("add", user, y, names)
         if offset is not None:
-            return Norm(x, _through_casts(user), gain, offset, is_call=False)
+            return Norm(x, _through(user, ops.CASTS), gain, offset, is_call=False)
     return Norm(x, y, gain, None, is_call=False)
 
 
@@ -154,9 +156,9 @@ def _vector(
     return found if found is not None and len(ops.shape(found)) == 1 else None
 
 
-def _through_casts(node: fx.Node) -> fx.Node:
-    """The last of a run of casts that are each the only reader of the one before."""
-    while len(node.users) == 1 and ops.name(next(iter(node.users))) in ops.CASTS:
+def _through(node: fx.Node, operators: frozenset[str]) -> fx.Node:
+    """The last of a run of operators, each the only reader of the one before."""
+    while len(node.users) == 1 and ops.name(next(iter(node.users))) in operators:
         node = next(iter(node.users))
     return node
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from peftc.sites import ops
-from peftc.sites.feedforward import FeedForward, expert_blocks, feed_forward
+from peftc.sites.feedforward import FeedForward, expert_blocks, plain_block
 from peftc.sites.heads import seen_heads
 from peftc.sites.positions import is_computed, turned
 from peftc.sites.residual import parts
@@ -242,7 +242,7 @@ def _feed_forward(branch: Branch, place: Place, reading: Reading, roles: Roles) 
     for leaf in parts(branch.leaf, flow):
         if _is_stacked(leaf, branch, reading):
             continue
-        part = feed_forward(replace(branch, leaf=leaf), flow, products)
+        part = plain_block(replace(branch, leaf=leaf), flow, products)
         if isinstance(part, FeedForward):
             told.append(part)
         else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peftc.view import ModelView, Site
+    from peftc.view import ModelView, Rows, Site
 
 
 def described(view: ModelView) -> list[str]:
@@ -43,7 +43,7 @@ def words(site: Site) -> Iterator[str]:
     elif site.kind != "embedding":
         yield "" if site.in_block else "outside"
     if site.rows:
-        yield "rows " + ",".join(f"{a}:{b}" for a, b in site.rows)
+        yield "rows " + ranges(site.rows)
     yield f"experts {site.experts}" if site.experts else ""
     yield "bias" if site.bias else ""
     yield "transposed" if site.transposed else ""
@@ -61,6 +61,14 @@ def sizes(site: Site) -> str:
         heads = f"{site.size('heads')}/{site.size('kv_heads')}"
         return f"heads {heads} key {site.size('key')} value {site.size('value')}"
     return str(site.size("hidden"))
+
+
+def ranges(rows: Rows) -> str:
+    """`0:8,16:24`; every second row is `0:96:2`."""
+    numbers = [i for a, b in rows for i in range(a, b)]
+    if len(rows) > 8 and numbers == list(range(numbers[0], numbers[-1] + 1, 2)):
+        return f"{numbers[0]}:{numbers[-1] + 1}:2"
+    return ",".join(f"{a}:{b}" for a, b in rows)
 
 
 def expected(text: str, layers: int) -> list[str]:

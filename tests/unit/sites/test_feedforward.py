@@ -103,5 +103,6 @@ def test_what_is_not_told_is_said(name: str) -> None:
     feed = [s for s in found.sites if ".feed." in s.key and s.kind == "linear"]
     assert {site.role for site in feed} == {""}
     assert all(site.in_block and site.layer == 0 for site in feed)
-    assert found.why["ffn of layers.0"]
+    what = "a sublayer" if name == "mixed" else "ffn"
+    assert found.why[f"{what} of layers.0"]
     assert [s.role for s in found.sites if s.kind == "hidden"] == ["attn", "block"]
