@@ -34,7 +34,7 @@ class MaskReader:
 
     def is_causal(self, attention: Attention) -> bool:
         """Whether no query sees a later key."""
-        if attention.softmax is not None:
+        if attention.softmax is not None and attention.scores is not None:
             (scores, *_) = ops.inputs(attention.softmax)
             keys = ops.shape(attention.scores)[-1]  # sinks, if any, come after them
             return _is_lower(self._run(scores, attention.scores)[..., :keys])

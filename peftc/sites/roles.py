@@ -316,8 +316,10 @@ def _edge(
 
 
 def _last_product(branch: Branch, reading: Reading) -> fx.Node:
-    inside = [n for n in branch.nodes if reading.products.is_product(n)]
-    return max(inside, key=reading.flow.order.__getitem__)
+    """The last product of a branch; one with a single channel only scales others."""
+    order, products = reading.flow.order, reading.products
+    inside = [n for n in branch.nodes if products.is_product(n)]
+    return max(inside, key=lambda n: (ops.shape(n)[-1:] != (1,), order[n]))
 
 
 def _tap(addition: Addition, branch: Branch, reading: Reading) -> fx.Node | None:

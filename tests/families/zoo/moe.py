@@ -42,6 +42,10 @@ CASES = {
         "BambaForCausalLM",
         "BambaConfig",
         {**GROUPED, **_MAMBA2, "attn_layer_indices": [1]},
+        notes=(
+            "The linears of its state-space layers have no role; `linear` and "
+            "paths select them."
+        ),
     ),
     "dbrx": Case(
         "DbrxForCausalLM",
@@ -61,17 +65,39 @@ CASES = {
             },
             "pad_token_id": 0,
         },
+        notes=(
+            "Transformers runs its experts in a loop that depends on the data: "
+            "the forward is not one graph, so the model is refused."
+        ),
     ),
     "deepseek-v2": Case(
         "DeepseekV2ForCausalLM",
         "DeepseekV2Config",
         {**_LATENT, "topk_method": "group_limited_greedy", "head_dim": 4},
+        notes=(
+            "Latent attention: `q` is the second of two linears, `v` exact rows "
+            "of the shared one; a key is made by two linears, so `k` is not "
+            "told. Layer 0 is dense."
+        ),
     ),
-    "deepseek-v3": Case("DeepseekV3ForCausalLM", "DeepseekV3Config", _LATENT),
+    "deepseek-v3": Case(
+        "DeepseekV3ForCausalLM",
+        "DeepseekV3Config",
+        _LATENT,
+        notes=(
+            "Latent attention: `q` is the second of two linears, `v` exact rows "
+            "of the shared one; a key is made by two linears, so `k` is not "
+            "told. Layer 0 is dense."
+        ),
+    ),
     "falcon-h1": Case(
         "FalconH1ForCausalLM",
         "FalconH1Config",
         {**OWN_HEADS, **_MAMBA2, "mamba_d_ssm": 64},
+        notes=(
+            "Attention and a state-space mixer read the same norm and are "
+            "added; the mixer's linears have no role."
+        ),
     ),
     "glm4-moe": Case(
         "Glm4MoeForCausalLM",
@@ -84,6 +110,10 @@ CASES = {
             "first_k_dense_replace": 1,
             "use_qk_norm": True,
         },
+        notes=(
+            "Layer 0 is dense; beside the routed experts of the others is a "
+            "shared one, whose linears are `up`, `gate` and `down`."
+        ),
     ),
     "gpt-oss": Case(
         "GptOssForCausalLM",
@@ -96,11 +126,19 @@ CASES = {
             "layer_types": ["sliding_attention", "full_attention"],
         },
         attentions=_EAGER,
+        notes=(
+            "Experts with biases; `gate` and `up` are every second row of one "
+            "stack, both clamped. Attention sinks are not part of the mask."
+        ),
     ),
     "granitemoe": Case(
         "GraniteMoeForCausalLM",
         "GraniteMoeConfig",
         {**GROUPED, "num_local_experts": 4},
+        notes=(
+            "Sublayer outputs are scaled before they are added, so edges are no "
+            "plain outputs of a linear."
+        ),
     ),
     "jamba": Case(
         "JambaForCausalLM",
@@ -116,6 +154,11 @@ CASES = {
             "mamba_dt_rank": 5,
             "use_mamba_kernels": False,
         },
+        notes=(
+            "State-space layers have linears without a role; the product of "
+            "`dt_proj` is not one with its bias. Half of the feed-forwards are "
+            "experts."
+        ),
     ),
     "jetmoe": Case(
         "JetMoeForCausalLM",
@@ -131,6 +174,10 @@ CASES = {
             "vocab_size": 96,
             "pad_token_id": 0,
         },
+        notes=(
+            "Experts in the attention too: their matrices are used one by one, "
+            "which is not told; `k`, `v` and both routers are."
+        ),
     ),
     "lfm2": Case(
         "Lfm2ForCausalLM",
@@ -140,6 +187,7 @@ CASES = {
             "block_auto_adjust_ff_dim": False,
             "layer_types": ["conv", "full_attention"],
         },
+        notes=("Sublayers of short convolutions have linears without a role."),
     ),
     "llama4": Case(
         "Llama4ForCausalLM",
@@ -150,6 +198,10 @@ CASES = {
             "num_local_experts": 4,
             "interleave_moe_layer_step": 2,
         },
+        notes=(
+            "Every expert sees every token, weighted. The shared expert is "
+            "`up`, `gate` and `down`; the routed ones are added to it in place."
+        ),
     ),
     "mamba": Case(
         "MambaForCausalLM",
@@ -162,6 +214,9 @@ CASES = {
             "vocab_size": 96,
         },
         attentions=_EAGER,
+        notes=(
+            "No attention: linears have no role, and `linear` and paths select them."
+        ),
     ),
     "minimax": Case(
         "MiniMaxForCausalLM",
@@ -172,6 +227,11 @@ CASES = {
             "layer_types": ["linear_attention", "full_attention"],
             "block_size": 4,
         },
+        notes=(
+            "Linear attention is no attention that is known: its linears have "
+            "no role. The residual goes through the norms, as in post-norm "
+            "models."
+        ),
     ),
     "mixtral": Case(
         "MixtralForCausalLM",
@@ -195,6 +255,10 @@ CASES = {
             "moe_shared_expert_intermediate_size": 20,
             "use_mamba_kernels": False,
         },
+        notes=(
+            "Each block is one sublayer; a layer begins at each that mixes "
+            "tokens. Experts have no gate."
+        ),
     ),
     "olmoe": Case(
         "OlmoeForCausalLM",
@@ -205,16 +269,25 @@ CASES = {
         "PhimoeForCausalLM",
         "PhimoeConfig",
         {**GROUPED, "num_local_experts": 4},
+        notes=(
+            "Its router chooses by maxima and trains by a function with a "
+            "gradient of its own."
+        ),
     ),
     "qwen2-moe": Case(
         "Qwen2MoeForCausalLM",
         "Qwen2MoeConfig",
         {**GROUPED, **_ROUTED, "shared_expert_intermediate_size": 40},
+        notes=(
+            "A shared expert (`up`, `gate`, `down`) is scaled by a linear with "
+            "one channel, which has no role."
+        ),
     ),
     "qwen3-moe": Case(
         "Qwen3MoeForCausalLM",
         "Qwen3MoeConfig",
         {**OWN_HEADS, **_ROUTED, "mlp_only_layers": [0]},
+        notes=("Layer 0 is dense here."),
     ),
     "qwen3-next": Case(
         "Qwen3NextForCausalLM",
@@ -229,6 +302,10 @@ CASES = {
             "linear_num_value_heads": 4,
             "layer_types": ["linear_attention", "full_attention"],
         },
+        notes=(
+            "Gated delta-net layers have linears without a role; `q` is half of "
+            "a matrix whose other half gates the attention's output."
+        ),
     ),
     "recurrent-gemma": Case(
         "RecurrentGemmaForCausalLM",
@@ -239,5 +316,9 @@ CASES = {
             "attention_window_size": 8,
             "block_types": ["recurrent", "attention"],
         },
+        notes=(
+            "Recurrent blocks have linears without a role; their block-diagonal "
+            "gates are products of another form."
+        ),
     ),
 }

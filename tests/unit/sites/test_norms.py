@@ -22,6 +22,11 @@ def found(function: Any, **shapes: tuple[int, ...]) -> tuple[tuple[Norm, ...], A
     return find_norms(captured.graph, captured.names), captured.names
 
 
+def groups(m: Any, x: Any) -> Any:
+    each = x.view(2, 5, 2, 4)
+    return m.g * (each * root(each)).view(2, 5, 8).to(x.dtype)
+
+
 def root(x: Any) -> Any:
     return torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
 
@@ -58,6 +63,7 @@ SPELLINGS = {
         ONE,
     ),
     "layer norm by hand": (layer_norm_by_hand, ONE),
+    "groups": (groups, ONE),
     "by division": (layer_norm_by_division, TWO),
     "rms norm and offset": (lambda m, x: m.g * (x * root(x)) + m.c, TWO),
 }
