@@ -19,7 +19,7 @@ from peftc.syntax import ast
 from peftc.syntax.print import print_guard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from peftc.expr.knobs import Given
     from peftc.resolve.requests import Request
@@ -273,15 +273,22 @@ def _redirections(method: ast.Method, site: Site) -> tuple[str, ...]:
 
 def _wrong_kind(request: Request, site: Site, target: str, span: Span) -> WrongKind:
     places = dict.fromkeys(f"`{c.place}`" for c in request.method.clauses)
-    hints = {
-        "attn": "its linears are q, k, v, o",
-        "ffn": "its linears are up, gate, down",
-    }
     return WrongKind(
         span=span,
         method=request.method.name,
         places=", ".join(places),
         target=target,
         kind=f"{'an' if site.kind[0] in 'ae' else 'a'} {site.kind} site",
-        hint=hints.get(site.role, "") if site.kind == "hidden" else "",
+        hint=_other_sites(site, places),
     )
+
+
+def _other_sites(site: Site, places: Collection[str]) -> str:
+    """Which sites a method with clauses at these places can be applied to."""
+    if set(places) == {"`attention`"}:
+        return "an attention is reached by q, k, v, o, attn and attention"
+    hints = {
+        "attn": "its linears are q, k, v, o",
+        "ffn": "its linears are up, gate, down",
+    }
+    return hints.get(site.role, "") if site.kind == "hidden" else ""
