@@ -3,7 +3,8 @@
 In: a graph.  Out: one `Attention` per use with the values that are its query, key and
 value, and the value it gives.  Spelt out means two products of activations with a
 softmax between: the left operand of the first is the query (the softmax runs over its
-columns), the right operand of the second is the value.
+columns), the right operand of the second is the value.  Of an `einsum` the letters tell
+which operand is which.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
+from peftc.sites import contraction as einsum
 from peftc.sites import ops
 
 if TYPE_CHECKING:
@@ -60,6 +62,12 @@ class Attention:
         return _factors(self.out)[0]
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its products are laid out as those of `matmul`."""
+        told = [einsum.contraction(n) for n in (self.scores, self.out) if n is not None]
+        return all(one is None or one.is_matmul for one in told)
+
+    @property
     def inputs(self) -> tuple[tuple[str, fx.Node], ...]:
         """The inputs under the role of what makes them."""
         return (("q", self.query), ("k", self.key), ("v", self.value))
@@ -98,9 +106,13 @@ def _spelt_out(softmax: fx.Node, products: Products) -> Attention | None:
     mixed = _mixture(softmax, products)
     if scores is None or mixed is None:
         return None
+    product, weights = mixed
     query, key = _factors(scores)
-    _, value = _factors(mixed)
-    return Attention(query, key, value, mixed, scores, softmax)
+    told = einsum.contraction(scores)
+    if told is not None and told.out[-1:] in told.left:
+        query, key = key, query
+    (value,) = (n for n in _factors(product) if n is not weights)
+    return Attention(query, key, value, product, scores, softmax)
 
 
 def find_mixings(graph: fx.Graph, products: Products) -> frozenset[fx.Node]:
@@ -110,12 +122,14 @@ def find_mixings(graph: fx.Graph, products: Products) -> frozenset[fx.Node]:
 
 def _is_mixing(node: fx.Node, products: Products) -> bool:
     """Whether the node multiplies two activations."""
-    if ops.name(node) not in ("matmul", "bmm", "baddbmm"):
+    if ops.name(node) not in ("matmul", "bmm", "baddbmm", "einsum"):
         return False
     return not products.is_product(node) and len(_factors(node)) == 2
 
 
 def _factors(node: fx.Node) -> tuple[fx.Node, ...]:
+    if ops.name(node) == "einsum":
+        return einsum.factors(node)
     first = 1 if ops.name(node) == "baddbmm" else 0
     words = (("input", "batch1"), ("other", "mat2", "batch2"))
     both = [ops.argument(node, first + i, *w) for i, w in enumerate(words)]
@@ -135,11 +149,26 @@ def _scores(node: fx.Node, products: Products) -> fx.Node | None:
             hits.append(node)
         elif ops.name(node) in _SCORE_STEPS:
             todo.extend(ops.inputs(node))
+    if len(hits) > 1:
+        hits = [n for n in hits if all(_is_fed(f, products) for f in _factors(n))]
     return hits[0] if len(hits) == 1 else None
 
 
-def _mixture(softmax: fx.Node, products: Products) -> fx.Node | None:
-    """The product whose left operand the softmax becomes."""
+def _is_fed(node: fx.Node, products: Products) -> bool:
+    """Whether an input of the model enters a value: positions are made without one."""
+    seen: set[fx.Node] = set()
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        if node.op == "placeholder" and node not in products.parameters:
+            return True
+        todo.extend(n for n in ops.inputs(node) if n not in seen)
+        seen.update(ops.inputs(node))
+    return False
+
+
+def _mixture(softmax: fx.Node, products: Products) -> tuple[fx.Node, fx.Node] | None:
+    """The product whose left operand the softmax becomes, and that operand."""
     seen: set[fx.Node] = set()
     todo, hits = [softmax], []
     while todo:
@@ -149,8 +178,8 @@ def _mixture(softmax: fx.Node, products: Products) -> fx.Node | None:
                 continue
             seen.add(user)
             if _is_mixing(user, products):
-                if _factors(user)[0] is node:
-                    hits.append(user)
+                if _factors(user)[0] is node or ops.name(user) == "einsum":
+                    hits.append((user, node))
             elif ops.name(user) in _WEIGHT_STEPS:
                 todo.append(user)
     return hits[0] if len(hits) == 1 else None

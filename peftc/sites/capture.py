@@ -8,6 +8,7 @@ reference to its parameters.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,9 @@ def capture(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Captur
     if error is not None and lacks_hooks(error):
         install_output_hooks(model)
         error = _trace(model, given, keeper)
+    if error is not None and (mask := _missing_mask(model, given)):
+        # Some models make their masks only where they are not traced.
+        error = _trace(model, {**given, **mask}, keeper)
     if error is not None:
         keeper.model = None
         raise fail(_failure(model, error)) from error
@@ -93,6 +97,15 @@ def capture(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Captur
         # It holds the example value, which for a parameter is the parameter.
         node.meta.pop("grapharg", None)
     return captured
+
+
+def _missing_mask(model: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A mask without padding, if the forward takes one and none is given."""
+    name, tokens = "attention_mask", given.get("input_ids")
+    takes = name in inspect.signature(model.forward).parameters
+    if not takes or name in given or tokens is None:
+        return {}
+    return {name: torch.ones_like(tokens)}
 
 
 def _trace(model: nn.Module, given: dict[str, Any], keep: _Keeper) -> Exception | None:

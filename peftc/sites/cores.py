@@ -50,9 +50,12 @@ class Cores:
 
     def completed(self, sites: Iterable[Site]) -> Iterator[Site]:
         """The sites with what was told; without attentions that were not told."""
-        everywhere = bool(self.causal) and all(self.causal.values())
+        sites = tuple(sites)
+        stacks = {site.stack for site in sites if site.in_block}
+        everywhere = stacks <= self.causal.keys() and all(self.causal.values())
         for site in sites:
-            causal = self.causal.get(site.stack, everywhere)
+            outside = bool(stacks) and not site.in_block and everywhere
+            causal = self.causal.get(site.stack, outside)
             if site.kind != "attention":
                 yield replace(site, causal=causal)
             elif site.key in self.heads:

@@ -50,6 +50,8 @@ def seen_heads(attention: Attention, width: int) -> Heads | None:
     Args:
         width: of the values of all query heads side by side.
     """
+    if not attention.is_plain:
+        return None
     batch = _batch(attention, width)
     queries, keys, values = (
         _count(node, batch)

@@ -71,6 +71,8 @@ class Products:
     """Products of another form, with the parameters that enter them."""
     picks: set[fx.Node] = field(default_factory=set)
     """Rows of a parameter, by numbers in a tensor (biases of experts)."""
+    parameters: frozenset[fx.Node] = frozenset()
+    """All that the graph reads."""
 
     def is_product(self, node: fx.Node) -> bool:
         """Whether a matrix of parameters enters here."""
@@ -79,7 +81,7 @@ class Products:
 
 def find_products(graph: fx.Graph, names: Mapping[fx.Node, str]) -> Products:
     """Read the products off a graph."""
-    found = Products({}, {}, {})
+    found = Products({}, {}, {}, parameters=frozenset(names))
     for node in graph.nodes:
         operator = ops.name(node)
         if operator == "embedding":
@@ -106,10 +108,18 @@ def _note_product(node: fx.Node, names: Mapping[fx.Node, str], found: Products) 
     if linear is not None:
         found.linears[node] = linear
         return
-    entering = (strip(n, _STACK_LAYOUTS) for n in ops.inputs(node))
+    entering = (n for given in ops.inputs(node) for n in _joined(given))
     parameters = tuple(n for n in entering if n in names and len(ops.shape(n)) > 1)
     if parameters:
         found.opaque[node] = parameters
+
+
+def _joined(value: fx.Node) -> tuple[fx.Node, ...]:
+    """What a matrix is laid out from, put together from several or not."""
+    value = strip(value, _STACK_LAYOUTS)
+    if ops.name(value) not in ("cat", "stack"):
+        return (value,)
+    return tuple(strip(part, _STACK_LAYOUTS) for part in ops.inputs(value))
 
 
 def _linear(node: fx.Node, names: Mapping[fx.Node, str]) -> Linear | None:

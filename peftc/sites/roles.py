@@ -92,6 +92,8 @@ class Roles:
 
     uses: list[Use] = field(default_factory=list)
     cores: list[Core] = field(default_factory=list)
+    partly: set[fx.Node] = field(default_factory=set)
+    """Matrices that read an attention of a form that is not known."""
     edges: list[Edge] = field(default_factory=list)
     places: dict[fx.Node, Place] = field(default_factory=dict)
     stacks: set[fx.Node] = field(default_factory=set)
@@ -128,6 +130,9 @@ def assign(reading: Reading) -> Roles:
             what = f"positions of {stream.stack or 'the model'}"
             roles.miss(what, "they are computed, not rows of a learned table", "pos")
     _stray_attentions(reading, roles)
+    # A method would extend the others of these only.
+    known = (c for c in roles.cores if c.owner.anchor.weight not in roles.partly)
+    roles.cores = list(known)
     _head(reading, roles)
     _rest(reading, roles)
     return roles
@@ -206,6 +211,7 @@ def _attention(
             return
         why = "its heads are no axis of its products"
         roles.miss(f"attention of {place}", why, "attention")
+        roles.partly.add(owner.anchor.weight)
     else:
         why = f"{len(after)} products or sums read the attention first, not one linear"
         roles.miss(f"o of {place}", why, "o", "attention")
@@ -387,7 +393,8 @@ def _stray_attentions(reading: Reading, roles: Roles) -> None:
 
 def _head(reading: Reading, roles: Roles) -> None:
     """The one product outside the blocks that leads to an output and to nothing else,
-    unless the model gives out what that product reads (a pooler beside the states)."""
+    unless the model gives out what that product reads (a pooler beside the states) and
+    its matrix is no table."""
     products = reading.products
     last = [
         node
@@ -405,11 +412,20 @@ def _is_last(node: fx.Node, reading: Reading) -> bool:
     output, ends = reading.output, reading.ends
     if reading.flow.ahead(node, lambda n: n is output or n in ends) != (output,):
         return False
+    if _is_table(node, reading):
+        return True
     sources = reading.flow.back(node, lambda n: n in ends and n is not node)
     given = {n for n in ops.inputs(output) if n is not node}
     return not any(
         _is_state(stream, sources, given, reading) for stream in reading.streams.all
     )
+
+
+def _is_table(node: fx.Node, reading: Reading) -> bool:
+    """Whether a product is with a table that tokens look up: no pooler."""
+    tables = {gather.weight for gather in reading.products.gathers.values()}
+    linear = reading.products.linears.get(node)
+    return linear is not None and linear.anchor.weight in tables
 
 
 def _is_state(

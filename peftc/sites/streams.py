@@ -12,6 +12,7 @@ branch of another is in that branch's layer as a whole.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from peftc.sites import ops
@@ -198,20 +199,18 @@ def _with_norms(
 ) -> tuple[Addition, ...]:
     """Note the norm of each addition in a post-LN stream.
 
-    There the norm alone reads the sum and its result is the next residual; the last
-    addition has no next one, so it is as the one before it.
+    There the norm alone reads the sum and its result is the next residual; where that
+    cannot be told (at the end, at a stage's end) an addition is as the one before it.
     """
     found: list[Addition] = []
-    for i, addition in enumerate(chain):
+    nexts = [following.base for following in chain[1:]]
+    for addition, base in zip_longest(chain, nexts):
         norm = readers.get(addition.sum)
-        if norm is None or not _reads_alone(norm, addition.sum, flow):
-            found.append(addition)
-        elif i + 1 < len(chain):
-            is_next = _becomes(norm.y, chain[i + 1].base, flow)
-            found.append(replace(addition, norm=norm) if is_next else addition)
-        else:
-            is_post = bool(found) and found[-1].norm is not None
-            found.append(replace(addition, norm=norm) if is_post else addition)
+        if norm is not None and _reads_alone(norm, addition.sum, flow):
+            is_next = base is not None and _becomes(norm.y, base, flow)
+            if is_next or (found and found[-1].norm is not None):
+                addition = replace(addition, norm=norm)
+        found.append(addition)
     return tuple(found)
 
 

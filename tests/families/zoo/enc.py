@@ -1,29 +1,9 @@
-"""Encoders of text, and encoder-decoders."""
+"""Encoders of text; with the encoder-decoders."""
 
 from __future__ import annotations
 
+from tests.families.zoo import seq2seq
 from tests.families.zoo.case import GROUPED, LAYERS, MAIN, Case
-
-_T5 = {
-    "d_model": 32,
-    "d_kv": 8,
-    "d_ff": 48,
-    "num_layers": LAYERS,
-    "num_heads": 4,
-    "vocab_size": 96,
-    "decoder_start_token_id": 0,
-}
-_BART = {
-    "d_model": 32,
-    "encoder_layers": LAYERS,
-    "decoder_layers": LAYERS,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 48,
-    "decoder_ffn_dim": 48,
-    "vocab_size": 96,
-    "max_position_embeddings": 64,
-}
 
 _NARROW = {**MAIN, "embedding_size": 16}
 _ESM = {**MAIN, "pad_token_id": 1, "mask_token_id": 3}
@@ -123,6 +103,24 @@ _ENCODERS = {
         quick=True,
         notes="Mixes tokens by a Fourier transform: no attention, no weights there.",
     ),
+    "funnel": Case(
+        "FunnelForMaskedLM",
+        "FunnelConfig",
+        {
+            "vocab_size": 96,
+            "block_sizes": [1, 1],
+            "num_decoder_layers": 1,
+            "d_model": 32,
+            "n_head": 4,
+            "d_head": 8,
+            "d_inner": 48,
+        },
+        attentions=_EAGER,
+        quick=True,
+        notes="Queries are pooled from layer to layer. Attentions are `einsum`s of "
+        "another layout: their linears have roles, they themselves are reported, and "
+        "so are the parameters of relative positions.",
+    ),
     "ibert": Case(
         "IBertForMaskedLM",
         "IBertConfig",
@@ -144,8 +142,27 @@ _ENCODERS = {
         attentions=_EAGER,
         notes="Without entities.",
     ),
+    "longformer": Case(
+        "LongformerForMaskedLM",
+        "LongformerConfig",
+        {**MAIN, "attention_window": 4},
+        attentions=_EAGER,
+        notes="The number of global tokens depends on the mask: refused.",
+    ),
     "megatron-bert": Case(
         "MegatronBertForMaskedLM", "MegatronBertConfig", MAIN, attentions=_EAGER
+    ),
+    "mobilebert": Case(
+        "MobileBertForMaskedLM",
+        "MobileBertConfig",
+        {
+            **_NARROW,
+            "intra_bottleneck_size": 16,
+            "true_hidden_size": 16,
+        },
+        quick=True,
+        notes="A layer is one branch around its attention and four feed-forwards: the "
+        "attention has no edge. The head's matrix is put together from two: reported.",
     ),
     "modernbert": Case("ModernBertForMaskedLM", "ModernBertConfig", MAIN, quick=True),
     "mpnet": Case(
@@ -156,12 +173,26 @@ _ENCODERS = {
         quick=True,
         notes="The table of relative positions, read once for all layers, has no role.",
     ),
+    "nystromformer": Case(
+        "NystromformerForMaskedLM",
+        "NystromformerConfig",
+        {**MAIN, "segment_means_seq_len": 8, "num_landmarks": 4},
+        attentions=_EAGER,
+        notes="Its own mask does not fit its landmarks where it is traced: refused.",
+    ),
     "nomic-bert": Case("NomicBertForMaskedLM", "NomicBertConfig", MAIN),
     "rembert": Case(
         "RemBertForMaskedLM",
         "RemBertConfig",
         {**MAIN, "input_embedding_size": 16, "output_embedding_size": 24},
         attentions=_EAGER,
+    ),
+    "reformer": Case(
+        "ReformerForMaskedLM",
+        "ReformerConfig",
+        {},
+        attentions=_EAGER,
+        notes="Hashes by numbers of its own: refused.",
     ),
     "roberta-prelayernorm": Case(
         "RobertaPreLayerNormForMaskedLM", "RobertaPreLayerNormConfig", MAIN
@@ -172,6 +203,15 @@ _ENCODERS = {
         _NARROW,
         attentions=_EAGER,
         notes="Its table of positions is frozen and rotates: it has no role.",
+    ),
+    "squeezebert": Case(
+        "SqueezeBertForMaskedLM",
+        "SqueezeBertConfig",
+        {**MAIN, "embedding_size": 32},
+        attentions=_EAGER,
+        quick=True,
+        notes="Its linears are grouped convolutions over one token, channels first: "
+        "reported, only norms, tables, head and blocks are sites.",
     ),
     "xlm": Case(
         "XLMWithLMHeadModel",
@@ -186,6 +226,29 @@ _ENCODERS = {
         "XLMRobertaForSequenceClassification", "XLMRobertaConfig", MAIN
     ),
     "xlm-roberta-xl": Case("XLMRobertaXLForMaskedLM", "XLMRobertaXLConfig", MAIN),
+    "xlnet": Case(
+        "XLNetLMHeadModel",
+        "XLNetConfig",
+        {
+            "vocab_size": 96,
+            "d_model": 32,
+            "n_layer": LAYERS,
+            "n_head": 4,
+            "d_inner": 48,
+        },
+        attentions=_EAGER,
+        device="cpu",
+        notes="Its attention multiplies by parameters with an axis for heads, in "
+        "`einsum`s: reported, no linears.",
+    ),
+    "yoso": Case(
+        "YosoForMaskedLM",
+        "YosoConfig",
+        MAIN,
+        attentions=_EAGER,
+        notes="Attends by an autograd function that the tracer does not follow: "
+        "refused.",
+    ),
 }
 
 _BASES = {
@@ -195,7 +258,6 @@ _BASES = {
         {**MAIN, "embedding_size": 16},
         quick=True,
     ),
-    "bart": Case("BartForConditionalGeneration", "BartConfig", _BART, quick=True),
     "bert": Case("BertModel", "BertConfig", MAIN, quick=True),
     "bert-classifier": Case(
         "BertForSequenceClassification", "BertConfig", MAIN, quick=True
@@ -204,7 +266,6 @@ _BASES = {
     "roberta": Case(
         "RobertaForSequenceClassification", "RobertaConfig", MAIN, quick=True
     ),
-    "t5": Case("T5ForConditionalGeneration", "T5Config", _T5, quick=True),
 }
 
-CASES = {**_BASES, **_ENCODERS}
+CASES = {**_BASES, **_ENCODERS, **seq2seq.CASES}

@@ -45,6 +45,23 @@ def test_the_model_stays_as_it_was(training: bool) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
+class Masking(Model):
+    """Makes a mask of its own, but not while it is traced."""
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> Any:
+        if attention_mask is None and not torch.compiler.is_compiling():
+            attention_mask = torch.ones_like(input_ids)
+        assert attention_mask is not None
+        return self.out(self.table(input_ids) * attention_mask.unsqueeze(-1))
+
+
+def test_a_model_that_needs_a_mask_gets_one() -> None:
+    inputs = capture(Masking()).graph.find_nodes(op="placeholder")
+    assert any("mask" in str(node.target) for node in inputs)
+
+
 def test_mode_is_in_the_graph() -> None:
     drop = Model(nn.Dropout(0.5))
     calls = [

@@ -46,13 +46,16 @@ def families() -> set[str]:
 def parameters() -> set[str]:
     """The parts of the paths in all expectations, but for words that are general.
 
-    `layer_norm` is the name of an operator too.
+    `layer_norm` is the name of an operator too, `feed_forward` that of a sublayer.
     """
     texts = (path.read_text(encoding="utf-8") for path in EXPECTED.iterdir())
     lines = (line.split() for text in texts for line in text.splitlines())
     paths = (line[1] for line in lines if len(line) > 2)
     parts = {part.lower() for path in paths for part in path.split(".")}
-    return {p for p in parts if "_" in p or p in TELLING} - {"layer_norm"}
+    return {p for p in parts if "_" in p or p in TELLING} - {
+        "layer_norm",
+        "feed_forward",
+    }
 
 
 def strings(module: Module) -> Iterator[str]:
