@@ -6,16 +6,18 @@ plan, or the compiled model.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from peftc.diagnostics.core import PeftcError, fail
+from peftc.diagnostics.cli import PassesOutOfOrder, UnknownPass
+from peftc.diagnostics.core import PeftcError, fail, suggestion
 from peftc.diagnostics.plan import BadStepSize
 from peftc.diagnostics.resolve import CannotUse
 from peftc.passes import GRAPH_PIPELINE, PLAN_PIPELINE
 from peftc.passes.estimate_memory import BATCH, TOKENS
-from peftc.pipeline import Guard, Manager, Watcher, load
+from peftc.pipeline import Fact, Guard, Manager, Watcher, check_order, facts_of, load
 from peftc.plan.build import build
 from peftc.reproducer import Reproducer
 from peftc.resolve.files import gather
@@ -71,13 +73,14 @@ def make_plan(
     seed: int = 0,
     dtype: str = "auto",
     watch: Watcher | None = None,
+    config: str = "",
 ) -> Plan:
-    """Text and view to the refined plan.
+    """Text and view to the refined plan; `config` is the model's, for a reproducer.
 
     Raises:
         PeftcError: with the errors of the first stage that found any.
     """
-    reproducer = Reproducer(source.text, view.architecture)
+    reproducer = Reproducer(source.text, view.architecture, config=config)
     with reproducer.around("front end"):
         asked = check(source)
         spec = apply_to(asked, view)
@@ -86,6 +89,28 @@ def make_plan(
             watch("build", built)
     passes = load(PLAN_PIPELINE)
     return Manager(passes, watch, guard=reproducer.around).refine(built)
+
+
+def refine_plan(
+    plan: Plan, passes: tuple[str, ...] = PLAN_PIPELINE, watch: Watcher | None = None
+) -> Plan:
+    """Run passes over a plan, as `peftc opt` does over one that was read.
+
+    Raises:
+        PeftcError: PEFT665 for what is no pass over plans, PEFT666 in a wrong order,
+            or what a pass raises.
+    """
+    for name in passes:
+        if name not in PLAN_PIPELINE:
+            hint, known = suggestion(name, PLAN_PIPELINE), ", ".join(PLAN_PIPELINE)
+            raise fail(UnknownPass(name=name, known=known, hint=hint))
+    guard: Guard = Reproducer("", plan.model.architecture).around
+    manager, given = Manager(load(passes), watch, guard), facts_of(plan)
+    try:
+        check_order(manager.passes, given)
+    except ValueError as error:
+        raise fail(PassesOutOfOrder(problem=str(error))) from None
+    return manager.refine(plan, given)
 
 
 class StepOptions(TypedDict, total=False):
@@ -139,8 +164,9 @@ def plan_model(
 
     known = model if isinstance(model, nn.Module) else sketch(model)
     view = model_view(known, step.inputs)
-    plan = make_plan(source, view, seed=seed, dtype=dtype, watch=watch)
-    guard: Guard = Reproducer(source.text, view.architecture).around
+    options: dict[str, Any] = {"watch": watch, "config": _config(known)}
+    plan = make_plan(source, view, seed=seed, dtype=dtype, **options)
+    guard: Guard = _reproducer(source.text, plan, known).around
     with guard("memory", plan):
         return _with_memory(plan, fake_copy(model) if known is model else known, step)
 
@@ -188,7 +214,8 @@ def compile_model(
 
     check_model(model)
     view = model_view(model, inputs)
-    plan = make_plan(source, view, seed=seed, dtype=dtype, watch=watch)
+    told: dict[str, Any] = {"watch": watch, "config": _config(model)}
+    plan = make_plan(source, view, seed=seed, dtype=dtype, **told)
     return install_plan(model, plan, source.text, watch=watch, **options)
 
 
@@ -205,7 +232,43 @@ def install_plan(
 
     from peftc.runtime.install import install
 
-    guard: Guard = Reproducer(spec, plan.model.architecture).around
+    guard: Guard = _reproducer(spec, plan, model).around
     manager = Manager(load(GRAPH_PIPELINE), watch, guard=guard)
     with torch.inference_mode(False):  # parameters made inside could never be trained
         return install(model, plan, spec, manager, **options)
+
+
+# --- crashes, and seeing them again ---------------------------------------------------
+
+
+def _reproducer(spec: str, plan: Plan, model: nn.Module) -> Reproducer:
+    return Reproducer(spec, plan.model.architecture, config=_config(model))
+
+
+def _config(model: Any) -> str:
+    """The configuration of a model as JSON, naming its class; "" if it has none."""
+    said = getattr(getattr(model, "config", None), "to_dict", dict)()
+    named = {**said, "architectures": [type(model).__name__]}
+    return json.dumps(named, indent=2, default=str) if said else ""
+
+
+def plan_again(source: Source, config: Path) -> None:
+    """Run the front end and the plan passes as for the model of a configuration."""
+    from peftc.sites.view import view_from_config
+
+    make_plan(source, view_from_config(config))
+
+
+def refine_again(plan: Plan, name: str) -> None:
+    """Run one plan pass on a plan as it was before that pass."""
+    Manager(load((name,))).refine(plan, Fact)
+
+
+def rewrite_again(plan: Plan, config: Path) -> None:
+    """Run the graph passes on the model of a configuration, without weights."""
+    from peftc.runtime.memory import training_inputs, training_step
+    from peftc.sites.load import sketch
+
+    model = sketch(config)
+    inputs = training_inputs(model, (2, 8))
+    training_step(model, plan, Manager(load(GRAPH_PIPELINE)), inputs)

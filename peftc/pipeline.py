@@ -156,6 +156,21 @@ def _drop_dead(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def facts_of(plan: Plan) -> frozenset[Fact]:
+    """The facts that a plan shows: what passes have put into it.
+
+    Of one that was read from text this is all there is to know.
+    """
+    facts = {Fact.BUILT}
+    if all(rewrite.merge.kind != "unknown" for rewrite in plan.rewrites):
+        facts |= {Fact.CHECKED, Fact.MERGES_KNOWN}
+    if any(rewrite.programs for rewrite in plan.rewrites):
+        facts.add(Fact.ORDERED)
+    if plan.memory:
+        facts.add(Fact.MEMORY_KNOWN)
+    return frozenset(facts)
+
+
 Watcher = Callable[[str, Any], None]
 """Called after each pass with its name and what it made."""
 
@@ -179,9 +194,13 @@ class Manager:
         self.seconds[one.name] = time.perf_counter() - start
         return result
 
-    def refine(self, plan: Plan) -> Plan:
-        """Run the plan passes."""
-        for one in self._stage("plan", Fact.BUILT):
+    def refine(self, plan: Plan, given: Iterable[Fact] = (Fact.BUILT,)) -> Plan:
+        """Run the plan passes; `given` holds of the plan already.
+
+        Raises:
+            ValueError: if a pass would run before what it needs.
+        """
+        for one in self._stage("plan", given):
             plan = self._timed(one, plan)
             self._show(one.name, plan)
         return plan
@@ -189,16 +208,16 @@ class Manager:
     def rewrite(self, capture: Capture, plan: Plan) -> int:
         """Run the graph passes; the graph is edited in place.  Returns all rewrites."""
         total = 0
-        for one in self._stage("graph", Fact.BOUND):
+        for one in self._stage("graph", (Fact.BOUND,)):
             total += self._timed(one, capture, plan)
             self._show(one.name, capture.graph)
         _drop_dead(capture.graph)
         capture.graph.lint()
         return total
 
-    def _stage(self, stage: str, given: Fact) -> tuple[Pass, ...]:
+    def _stage(self, stage: str, given: Iterable[Fact]) -> tuple[Pass, ...]:
         chosen = tuple(p for p in self.passes if p.stage == stage)
-        check_order(chosen, {given})
+        check_order(chosen, given)
         return chosen
 
     def _show(self, name: str, result: Any) -> None:

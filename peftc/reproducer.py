@@ -1,8 +1,9 @@
 """What a crash leaves behind: a folder from which it can be seen again.
 
 In: the spec and how far compilation got.  Out: `peftc-reproducer-<hash>/` with the
-spec, the plan before the failing pass, the pipeline, versions, the traceback and the
-command; no weights.  Diagnostics are not crashes and pass through.
+spec, the plan before the failing pass, the model's configuration, the pipeline,
+versions, the traceback and the command that replays it; no weights.  Diagnostics are
+not crashes and pass through.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import platform
 import traceback
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from peftc.plan.types import Plan
 
+_raising: ContextVar[bool] = ContextVar("peftc_raising", default=False)
+
 PACKAGES = ("peftc", "torch", "transformers", "lark", "networkx", "safetensors")
 
 
@@ -38,6 +42,8 @@ class Reproducer:
     model: str = ""
     folder: Path = field(default_factory=Path.cwd)
     plan: Plan | None = None
+    config: str = ""
+    """The model's configuration as JSON: from it the model is made without weights."""
 
     @contextmanager
     def around(self, stage: str, plan: Plan | None = None) -> Iterator[None]:
@@ -47,13 +53,16 @@ class Reproducer:
             PeftcError: PEFT901, from the original error; diagnostics unchanged.
         """
         self.plan = plan or self.plan
+        if _raising.get():
+            yield
+            return
         try:
             yield
         except (PeftcError, BrokenPipeError):
             raise
         except Exception as error:
             folder = self._write(stage, error)
-            text = f"{type(error).__name__}: {error}"
+            text = error_text(error)
             raise fail(
                 InternalError(error=text, stage=stage, folder=str(folder))
             ) from error
@@ -63,25 +72,43 @@ class Reproducer:
         digest = hashlib.sha256((self.spec + trace).encode()).hexdigest()[:10]
         folder = self.folder / f"peftc-reproducer-{digest}"
         folder.mkdir(exist_ok=True)
-        for name, text in self._contents(stage, trace).items():
+        facts = {"stage": stage, "error": error_text(error), **self._facts(folder)}
+        for name, text in self._contents(facts, trace).items():
             (folder / name).write_text(text, encoding="utf-8")
         return folder
 
-    def _contents(self, stage: str, trace: str) -> Mapping[str, str]:
-        facts = {
-            "stage": stage,
+    def _facts(self, folder: Path) -> Mapping[str, object]:
+        return {
             "model": self.model,
             "pipeline": PIPELINE,
             "versions": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
-            "command": f"peftc plan spec.peft {self.model or 'MODEL'}",
+            "command": f"peftc replay {folder.name}",
         }
+
+    def _contents(self, facts: Mapping[str, object], trace: str) -> Mapping[str, str]:
         files = {
             "spec.peft": self.spec,
             "facts.json": json.dumps(facts, indent=2) + "\n",
             "traceback.txt": trace,
         }
-        return files | ({"plan.txt": plan_text(self.plan)} if self.plan else {})
+        files |= {"plan.txt": plan_text(self.plan)} if self.plan else {}
+        return files | ({"config.json": self.config} if self.config else {})
+
+
+def error_text(error: Exception) -> str:
+    """What an error is known by: its type and all it says."""
+    return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Inside, a crash is raised as it is and leaves no folder: it is looked for."""
+    token = _raising.set(True)
+    try:
+        yield
+    finally:
+        _raising.reset(token)
 
 
 def _version(package: str) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec
 
 import typer
 
@@ -21,20 +21,20 @@ from peftc.diagnostics.render import render_all, to_json
 from peftc.reproducer import Reproducer
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
 INTERRUPTED = 130
 
 
-def guarded(command: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a command; `as_json=True` among its arguments puts errors on stdout."""
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Decorate a command, which may return an exit code; `as_json=True` among its
+    arguments puts errors on stdout."""
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         crash = Reproducer(str(kwargs.get("spec", "")), str(kwargs.get("model", "")))
         try:
             with crash.around(command.__module__.rpartition(".")[2]):
-                return command(*args, **kwargs)
+                code = command(*args, **kwargs)
         except PeftcError as error:
             report(error, as_json=bool(kwargs.get("as_json")))
             raise typer.Exit(error.exit_code) from None
@@ -45,6 +45,8 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
             # Whoever read the output has seen enough; what is buffered goes nowhere.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        if code:
+            raise typer.Exit(code)
 
     return run
 

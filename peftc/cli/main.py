@@ -14,13 +14,19 @@ import typer
 from peftc.cli import (
     check,
     compile,
+    diff,
+    doctor,
     explain,
     export,
     fmt,
     generate,
     merge,
     methods,
+    opt,
     plan,
+    replay,
+    verify,
+)
 )
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -33,6 +39,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "merge": merge.command,
     "export": export.command,
     "generate": generate.command,
+    "verify": verify.command,
+    "opt": opt.command,
+    "diff": diff.command,
+    "doctor": doctor.command,
+    "replay": replay.command,
 }
 
 app = typer.Typer(

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from peftc.cli.output import say
+from peftc.diagnostics.cli import UnreadableFile
+from peftc.diagnostics.core import fail
+from peftc.plan.parse import parse_plan
 from peftc.plan.print import plan_text
 from peftc.plan.types import Plan
 
@@ -28,6 +31,10 @@ Model: TypeAlias = Annotated[
 ]
 Adapter: TypeAlias = Annotated[
     Path, typer.Argument(help="A folder with adapter.safetensors.")
+]
+PlanFile: TypeAlias = Annotated[
+    str,
+    typer.Argument(help="A plan's text, a folder with plan.txt, or - for stdin."),
 ]
 Seed: TypeAlias = Annotated[
     int, typer.Option(help="Seed of the initial values.", min=0)
@@ -63,6 +70,21 @@ def _print_ir(name: str, made: Any) -> None:
         from peftc.rewrite.print import graph_text
 
         print(graph_text(made), file=sys.stderr)
+
+
+def read_plan(place: str) -> Plan:
+    """The plan of a command line.
+
+    Raises:
+        PeftcError: PEFT667 or PEFT306.
+    """
+    path = Path(place) / "plan.txt" if Path(place).is_dir() else Path(place)
+    try:
+        text = sys.stdin.read() if place == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or "it is no text"
+        raise fail(UnreadableFile(path=str(path), problem=problem)) from None
+    return parse_plan(text, "<stdin>" if place == "-" else str(path))
 
 
 def load_model(model: str, random_init: int | None = None) -> PreTrainedModel:

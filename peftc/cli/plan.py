@@ -33,7 +33,10 @@ def command(
     as_json: Json = False,
     print_ir: PrintIR = False,
 ) -> None:
-    """Show what would be rewritten: sites, shapes, counts, memory, merge class."""
+    """Show what would be rewritten: sites, shapes, counts, memory, merge class.
+
+    Example: peftc plan 'lora(q, v, r=8)' config.json --batch 4 --tokens 1024
+    """
     source = read_spec(spec)
     check(source)
     step, watch = Step(batch, tokens), watcher(print_ir)

@@ -62,7 +62,7 @@ def _row(group: list[Rewrite], trained: int = 0) -> tuple[str, ...]:
     reason = f": {first.merge.reason}" if first.merge.reason else ""
     return (
         _role(first),
-        _layers([r.site.layer for r in group if r.site.layer is not None]),
+        layers([r.site.layer for r in group if r.site.layer is not None]),
         _shape(site),
         " + ".join(_call(a) for a in first.applications),
         ", ".join(f"{t.name}[{','.join(map(str, t.shape))}]" for t in first.tensors),
@@ -102,9 +102,9 @@ def _plain(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _layers(layers: Sequence[int]) -> str:
+def layers(numbers: Sequence[int]) -> str:
     """`0..5`, `0, 2..4`."""
-    return ", ".join(_ranges(sorted(set(layers))))
+    return ", ".join(_ranges(sorted(set(numbers))))
 
 
 def _ranges(layers: Sequence[int]) -> Iterator[str]:

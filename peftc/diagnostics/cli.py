@@ -68,3 +68,104 @@ class NotFormatted(Diagnostic):
     label: ClassVar[str] = "{files}"
     help: ClassVar[str] = "`peftc fmt` writes the canonical form"
     files: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotVerified(Diagnostic):
+    """A compiled model does not keep a promise on this machine.
+
+    `peftc verify` tries what is promised of every compiled model: it starts as the base
+    where its equations say so, every trained tensor gets a gradient, merged equals
+    unmerged, cached generation equals full recomputation, and padding changes no real
+    token.  A failure is peftc's fault or that of the model's own code; please report
+    it with the output of `peftc doctor`.
+    """
+
+    code: ClassVar[str] = "PEFT664"
+    title: ClassVar[str] = "not verified"
+    label: ClassVar[str] = "failed: {checks}"
+    exit_code: ClassVar[int] = 4
+    checks: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownPass(Diagnostic):
+    """`peftc opt --passes` names something that is no pass over plans.
+
+    Passes over captured graphs need a model; they run in `peftc compile`.
+    """
+
+    code: ClassVar[str] = "PEFT665"
+    title: ClassVar[str] = "unknown pass"
+    label: ClassVar[str] = "`{name}` is no pass over plans"
+    notes: ClassVar[tuple[str, ...]] = ("they are {known}",)
+    help: ClassVar[str] = "{hint}"
+    name: str
+    known: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassesOutOfOrder(Diagnostic):
+    """A pass was asked to run before what it needs.
+
+    A pass states facts that must hold of a plan before it runs, and an earlier pass, or
+    what the plan's text says already, ensures them.
+    """
+
+    code: ClassVar[str] = "PEFT666"
+    title: ClassVar[str] = "passes in a wrong order"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "without `--passes` the whole pipeline runs"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnreadableFile(Diagnostic):
+    """A file that a command needs cannot be read, or is not what it should be."""
+
+    code: ClassVar[str] = "PEFT667"
+    title: ClassVar[str] = "cannot read this file"
+    label: ClassVar[str] = "`{path}`: {problem}"
+    exit_code: ClassVar[int] = 2
+    path: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotUsable(Diagnostic):
+    """`peftc doctor` found that peftc cannot do its work in this environment."""
+
+    code: ClassVar[str] = "PEFT668"
+    title: ClassVar[str] = "something here does not work"
+    label: ClassVar[str] = "{problems}"
+    exit_code: ClassVar[int] = 5
+    problems: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailsAgain(Diagnostic):
+    """`peftc replay` saw the crash of a reproducer again.
+
+    The exit code is that of the crash.  When peftc has been mended, the replay ends
+    with exit code 0 and says so.
+    """
+
+    code: ClassVar[str] = "PEFT669"
+    title: ClassVar[str] = "it still fails"
+    label: ClassVar[str] = "{what}"
+    exit_code: ClassVar[int] = 70
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailsDifferently(Diagnostic):
+    """`peftc replay` ran the stage of a reproducer, and it failed in another way."""
+
+    code: ClassVar[str] = "PEFT670"
+    title: ClassVar[str] = "it fails, but differently"
+    label: ClassVar[str] = "{what}"
+    notes: ClassVar[tuple[str, ...]] = ("before: {before}",)
+    exit_code: ClassVar[int] = 4
+    what: str
+    before: str

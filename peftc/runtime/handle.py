@@ -18,6 +18,7 @@ from peftc.runtime import adapters, merge, removal
 from peftc.runtime.export import exported
 from peftc.runtime.parameters import added
 from peftc.runtime.state import Adapter, read_adapter, write_adapter
+from peftc.runtime.verify import verify
 from peftc.sites.inputs import example_inputs
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from peftc.runtime.parameters import Attached
     from peftc.runtime.recipe import Captures, Recipe
     from peftc.runtime.tripwire import Switch
+    from peftc.runtime.verify import Check
     from peftc.view import Site
 
 
@@ -96,6 +98,22 @@ class Handle:
             self._require_apart()
             run_once(self.model, inputs)
         return "\n".join(self.captures.texts)
+
+    def verify(self, inputs: Mapping[str, Any] | None = None) -> tuple[Check, ...]:
+        """Try on the model what is promised of it; it is as it was afterwards.
+
+        Identity at the start where it is claimed, gradients at every site, merged
+        equals unmerged, cached generation equals full recomputation, padding changes
+        nothing.
+
+        Args:
+            inputs: example arguments of the forward; what is not given is made up.
+
+        Raises:
+            PeftcError: PEFT631 while merged or removed.
+        """
+        self._require_apart()
+        return verify(self, inputs)
 
     def report(self) -> dict[str, Any]:
         """Counts and state as plain data."""

@@ -86,5 +86,14 @@ ELSEWHERE = {
     "PEFT661": "tests/ecosystem/test_cli.py::test_explain_knows_codes_and_methods",
     "PEFT662": "tests/ecosystem/test_cli.py::test_generate_needs_a_tokenizer",
     "PEFT663": "tests/ecosystem/test_cli.py::test_fmt_is_canonical_and_checks",
+    "PEFT664": "tests/ecosystem/test_cli_verify.py::test_a_failure_has_its_exit_code",
+    "PEFT665": "tests/ecosystem/test_cli_opt.py::test_passes_that_cannot_run",
+    "PEFT666": "tests/ecosystem/test_cli_opt.py::test_passes_that_cannot_run",
+    "PEFT667": "tests/ecosystem/test_cli_replay.py"
+    "::test_a_damaged_folder_is_a_diagnostic",
+    "PEFT668": "tests/ecosystem/test_cli_doctor.py::test_what_does_not_work_is_said",
+    "PEFT669": "tests/ecosystem/test_cli_replay.py"
+    "::test_a_crash_is_seen_again_and_its_end_too",
+    "PEFT670": "tests/ecosystem/test_cli_replay.py::test_another_failure_is_told_apart",
     "PEFT901": "tests/ecosystem/test_cli.py::test_a_crash_leaves_a_reproducer",
 }

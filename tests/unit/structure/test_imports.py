@@ -35,6 +35,7 @@ LAYERS = (
     ("runtime",),
     ("reproducer",),
     ("driver",),
+    ("replay",),
     ("api", ""),
     ("cli",),
 )
