@@ -27,7 +27,7 @@ from peftc.syntax.read import read_source
 from peftc.syntax.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -247,7 +247,9 @@ def _reproducer(spec: str, plan: Plan, model: nn.Module) -> Reproducer:
 
 def _config(model: Any) -> str:
     """The configuration of a model as JSON, naming its class; "" if it has none."""
-    said = getattr(getattr(model, "config", None), "to_dict", dict)()
+    tell: Callable[[], dict[str, Any]]
+    tell = getattr(getattr(model, "config", None), "to_dict", dict)
+    said = tell()
     named = {**said, "architectures": [type(model).__name__]}
     return json.dumps(named, indent=2, default=str) if said else ""
 

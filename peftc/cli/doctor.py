@@ -18,6 +18,9 @@ from peftc.diagnostics.core import fail
 if TYPE_CHECKING:
     from peftc.runtime.environment import Finding
 
+SPEC = "lora(q, v, r=2) + adapter(ffn, d=2)"
+"""What is tried: a method at linears and one at edges."""
+
 STYLES = {"ok": "green", "absent": "yellow", "failed": "red"}
 
 
@@ -37,8 +40,8 @@ def command(
     from peftc.api import compile
     from peftc.runtime.environment import BACKENDS, findings
 
-    def tune(model: Any, spec: str, backend: str) -> Any:
-        return compile(model, spec, backend=backend)
+    def tune(model: Any, backend: str) -> Any:
+        return compile(model, SPEC, backend=backend)
 
     tried = tuple(b for b in BACKENDS if all_backends or b != "inductor")
     found = tuple(findings(tune, backends=tried))

@@ -27,7 +27,6 @@ from peftc.cli import (
     replay,
     verify,
 )
-)
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "check": check.command,
