@@ -55,10 +55,24 @@ class PostNorm(Layer):
         return self.other(F.dropout(self.feed(x), 0.1, self.training) + x)
 
 
+class PostNormByHand(Layer):
+    """Each sum is read by a norm that is spelt out."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = rms(self.attend(x) + x, self.norm.weight)
+        return rms(self.feed(x) + x, self.other.weight)
+
+
 class NormedOutputs(Layer):
     def forward(self, x: torch.Tensor) -> Any:
         x = x + self.norm(self.attend(x))
         return x + self.other(self.feed(x))
+
+
+def rms(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    wide = x.double()
+    root = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+    return gain * (wide * root).to(x.dtype)
 
 
 def edges(model: nn.Module) -> list[str]:
@@ -114,8 +128,9 @@ def test_a_norm_after_the_sublayer_is_before_the_edge() -> None:
     ]
 
 
-def test_post_norm() -> None:
-    assert edges(Model(PostNorm())) == [
+@pytest.mark.parametrize("layer", [PostNorm, PostNormByHand])
+def test_post_norm(layer: type[Layer]) -> None:
+    assert edges(Model(layer())) == [
         "0.attn 0.attend.d output post tap",
         "0.ffn 0.feed.last output post tap",
         "0.block 0.feed.last",

@@ -1,0 +1,134 @@
+"""What a family's model does when compiled: for the test, and for docs/models.md.
+
+In: a family.  Out: a `Behaviour`, plain data.  All weights are drawn at random, large
+enough for logits that differ; a text has its first tokens padded.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+import peftc
+from peftc.sites.inputs import example_inputs
+from tests.families.cases import CASES, model
+
+SPEC = "lora(q?, k?, v?, o?, r=2) + ia3(up?, down?)"
+NEW, PADDED = 4, 3
+SPREAD = 0.1
+NOT_INPUTS = ("decoder_input_ids", "use_cache")
+"""What `generate` is not given."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """A row of docs/models.md."""
+
+    family: str
+    is_eager: bool
+    """The model starts with the bits that its base gives without compilation."""
+    is_capture: bool
+    """It starts with those that its base gives when compiled without methods."""
+    cached: float | None
+    """How far logits of cached generation are from those of full recomputation; None if
+    the model does not generate; infinite if the tokens differ."""
+
+
+def behaviour(family: str) -> Behaviour:
+    """Compile a model of a family, run it, and let it generate."""
+    base = with_weights(family)
+    inputs = inputs_of(family, base)
+    made = peftc.compile(copy.deepcopy(base), SPEC)
+    given = outputs(made, inputs)
+    is_eager = same(given, outputs(base, inputs))
+    is_capture = is_eager or same(given, outputs(captured(base), inputs))
+    move(made)
+    return Behaviour(
+        family=family,
+        is_eager=is_eager,
+        is_capture=is_capture,
+        cached=cached(made, inputs),
+    )
+
+
+def with_weights(family: str) -> Any:
+    made = model(family, device="cpu")
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(SPREAD * torch.randn_like(parameter))
+    return made
+
+
+def inputs_of(family: str, made: Any) -> dict[str, Any]:
+    """Inputs of the case; of a text tokens of which some are padding."""
+    own = CASES[family].inputs
+    inputs = example_inputs(made, None if own is None else own(made))
+    if own is not None or "input_ids" not in inputs:
+        return inputs
+    for name, value in inputs.items():
+        if name.endswith("input_ids"):
+            inputs[name] = torch.randint(3, 96, value.shape)
+    if "attention_mask" in inspect.signature(made.forward).parameters:
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        inputs["attention_mask"][0, :PADDED] = 0
+    return inputs
+
+
+@torch.no_grad()
+def outputs(made: Any, inputs: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors that a forward gives."""
+    torch.manual_seed(0)
+    given = pytree.tree_leaves(tuple(made(**inputs).values()))
+    return [value for value in given if isinstance(value, torch.Tensor)]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    """Whether there are as many tensors, of equal bits."""
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+def captured(base: Any) -> Any:
+    """The base as it is when compiled without methods."""
+    twin = peftc.compile(copy.deepcopy(base), SPEC)
+    for name, tensor in twin.named_parameters():
+        if name.endswith(".A"):
+            torch.nn.init.zeros_(tensor)
+    return twin
+
+
+def move(made: Any) -> None:
+    """Draw what the methods have added."""
+    for name, tensor in made.named_parameters():
+        if ".peftc." in name:
+            torch.nn.init.normal_(tensor, std=0.5)
+
+
+@torch.no_grad()
+def cached(made: Any, inputs: dict[str, Any]) -> float | None:
+    """The distance between cached generation and recomputation."""
+    if not made.can_generate():
+        return None
+    given = {name: v for name, v in inputs.items() if name not in NOT_INPUTS}
+    with_cache, without = (generated(made, given, use) for use in (True, False))
+    if not torch.equal(with_cache.sequences, without.sequences):
+        return float("inf")
+    pairs = zip(with_cache.logits, without.logits, strict=True)
+    return max(float((one - other).abs().max()) for one, other in pairs)
+
+
+def generated(made: Any, given: dict[str, Any], use_cache: bool) -> Any:
+    return made.generate(
+        **given,
+        use_cache=use_cache,
+        do_sample=False,
+        min_new_tokens=NEW,
+        max_new_tokens=NEW,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
