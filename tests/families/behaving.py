@@ -1,23 +1,39 @@
-"""What a family's model does when compiled: for the test, and for docs/models.md.
+"""What a family's model does when compiled.
 
-In: a family.  Out: a `Behaviour`, plain data.  All weights are drawn at random, large
-enough for logits that differ; a text has its first tokens padded.
+In: a family.  Out: a `Row`, which is what the cases and expectations say, for
+docs/models.md; and a `Behaviour`, which is what a model does, for the test that both
+agree.  All weights are drawn at random, large enough for logits that differ; the first
+tokens of a text are padding.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+import logging
+import re
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers as hf
 from torch.utils import _pytree as pytree
 
 import peftc
 from peftc.sites.inputs import example_inputs
+from peftc.view import ROLES
 from tests.families.cases import CASES, model
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import fx
+
+EXPECTED = Path(__file__).parent / "expected"
+
+PLACE = re.compile(r"(enc\.|dec\.)?(layers\.[^.]+\.)?(cross\.)?")
+"""What stands before a role in an expectation."""
 SPEC = "lora(q?, k?, v?, o?, r=2) + ia3(up?, down?)"
 NEW, PADDED = 4, 3
 SPREAD = 0.1
@@ -26,12 +42,46 @@ NOT_INPUTS = ("decoder_input_ids", "use_cache")
 
 
 @dataclass(frozen=True)
-class Behaviour:
-    """A row of docs/models.md."""
+class Row:
+    """What docs/models.md says of a family."""
 
     family: str
+    model: str
+    roles: tuple[str, ...]
+    """The roles found, in the order of the language's table."""
+    unresolved: tuple[str, ...]
+    """What is reported instead."""
+    generates: bool
+    differs: str
+    uncached: str
+    notes: str
+
+
+def row(family: str) -> Row:
+    """What the case and the expectation of a family say."""
+    case = CASES[family]
+    text = (EXPECTED / f"{family}.sites").read_text(encoding="utf-8")
+    first = [line.split()[0] for line in text.splitlines()[1:] if line.strip()]
+    found = {PLACE.sub("", word) for word in first}
+    said = [line[2:].strip(" :") for line in text.splitlines() if line[:1] == "?"]
+    return Row(
+        family=family,
+        model=case.model,
+        roles=tuple(role for role in ROLES if role in found),
+        unresolved=tuple(said),
+        generates=getattr(hf, case.model).can_generate(),
+        differs=case.differs,
+        uncached=case.uncached,
+        notes=case.notes,
+    )
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a compiled model of a family does."""
+
     is_eager: bool
-    """The model starts with the bits that its base gives without compilation."""
+    """It starts with the bits that its base gives without compilation."""
     is_capture: bool
     """It starts with those that its base gives when compiled without methods."""
     cached: float | None
@@ -48,12 +98,7 @@ def behaviour(family: str) -> Behaviour:
     is_eager = same(given, outputs(base, inputs))
     is_capture = is_eager or same(given, outputs(captured(base), inputs))
     move(made)
-    return Behaviour(
-        family=family,
-        is_eager=is_eager,
-        is_capture=is_capture,
-        cached=cached(made, inputs),
-    )
+    return Behaviour(is_eager, is_capture, cached(made, inputs))
 
 
 def with_weights(family: str) -> Any:
@@ -93,12 +138,16 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 
 
 def captured(base: Any) -> Any:
-    """The base as it is when compiled without methods."""
-    twin = peftc.compile(copy.deepcopy(base), SPEC)
-    for name, tensor in twin.named_parameters():
-        if name.endswith(".A"):
-            torch.nn.init.zeros_(tensor)
-    return twin
+    """The base, compiled without methods."""
+
+    def backend(gm: fx.GraphModule, _: object) -> Callable[..., Any]:
+        return gm.forward
+
+    words = ("info", "warning", "warning_once", "info_once")
+    methods = (getattr(logging.Logger, word, None) for word in words)
+    torch._dynamo.reset()
+    torch._dynamo.config.ignore_logging_functions |= {m for m in methods if m}
+    return torch.compile(base, backend=backend, fullgraph=True)
 
 
 def move(made: Any) -> None:

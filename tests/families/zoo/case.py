@@ -45,6 +45,11 @@ class Case:
     """Tried in a quick run too, in one variant: for what takes little time."""
     notes: str = ""
     """For docs/models.md: what is special, what is not resolved and why."""
+    differs: str = ""
+    """Why a compiled model does not start with the very bits of one that is not
+    compiled, if it does not."""
+    uncached: str = ""
+    """Why cached generation is not full recomputation, if it is not."""
     device: str = "meta"
     """Where its forward can be traced without weights; some put tensors of their own on
     the CPU."""

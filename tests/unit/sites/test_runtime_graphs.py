@@ -55,7 +55,9 @@ def tokens(length: int = 9) -> torch.Tensor:
     return torch.randint(3, 96, (2, length), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "phi3"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "phi3", "cohere", "falcon-alibi"]
+)
 def test_training_prefill_and_decoding(family: str) -> None:
     made = model(family, device="cpu")
     wanted = {site.key for site in model_view(made).sites}
