@@ -102,7 +102,9 @@ def behaviour(family: str) -> Behaviour:
 
 
 def with_weights(family: str) -> Any:
-    made = model(family, device="cpu")
+    """A model of a family, frozen as a compiled one is: on the CPU a convolution takes
+    another kernel where its weight may get a gradient."""
+    made = model(family, device="cpu").requires_grad_(False)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(SPREAD * torch.randn_like(parameter))
@@ -150,11 +152,12 @@ def captured(base: Any) -> Any:
     return torch.compile(base, backend=backend, fullgraph=True)
 
 
+@torch.no_grad()
 def move(made: Any) -> None:
-    """Draw what the methods have added."""
+    """Change what the methods have added."""
     for name, tensor in made.named_parameters():
         if ".peftc." in name:
-            torch.nn.init.normal_(tensor, std=0.5)
+            tensor.add_(SPREAD * torch.randn_like(tensor))
 
 
 @torch.no_grad()
