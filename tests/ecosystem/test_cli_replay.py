@@ -21,9 +21,14 @@ SPEC = "lora(q, r=2)"
 STAGES = [
     ("order-evaluation", "peftc.passes.order_evaluation.order", False),
     ("derive-merge", "peftc.passes.derive_merge.derive", False),
-    ("front end", "peftc.driver.build", False),
-    ("rewrite-linears", "peftc.passes.rewrite_linears.emit_linear", True),
-    ("memory", "peftc.runtime.memory.install", False),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            ("front end", "peftc.driver.build", False),
+            ("rewrite-linears", "peftc.passes.rewrite_linears.emit_linear", True),
+            ("memory", "peftc.runtime.memory.install", False),
+        )
+    ),
 ]
 
 

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 import peftc
 from peftc.runtime.meter import Meter
@@ -26,6 +31,13 @@ def t5() -> Any:
     facts: dict[str, Any] = {"decoder_start_token_id": 0, "pad_token_id": 0}
     facts |= {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
     return T5ForConditionalGeneration(T5Config(vocab_size=128, **facts))
+
+
+def mixtral() -> Any:
+    facts: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    facts |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    facts |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 128}
+    return MixtralForCausalLM(MixtralConfig(**facts))
 
 
 def bfloat16_llama() -> Any:
@@ -114,6 +126,9 @@ SLOW = [
     (bert, "lora(q, v, r=4)", 2, 48),
     (bert, "adapter(ffn, d=8)", 6, 16),
     (t5, "lora(q, v, r=4)", 2, 24),
+    (llama, "prefix(k, v, p=5)", 2, 24),
+    (bert, "unipelt()", 2, 24),
+    (mixtral, "lora(experts.up, r=2)", 2, 16),
     (t5, "vera(q, v, r=4) + ia3(k, v, ffn)", 4, 32),
 ]
 CASES = [*FAST, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
@@ -148,6 +163,7 @@ def test_a_model_is_not_touched_and_not_kept() -> None:
     assert ref() is None
 
 
+@pytest.mark.slow
 def test_a_larger_batch_holds_more() -> None:
     config = llama().config
     small, large = (
@@ -159,6 +175,7 @@ def test_a_larger_batch_holds_more() -> None:
     assert (large.batch, large.tokens) == (4, 16)
 
 
+@pytest.mark.slow
 def test_checkpointed_layers_hold_less() -> None:
     plain, checkpointed = llama().eval(), llama().eval()
     checkpointed.gradient_checkpointing_enable()

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 def checked(model: Any, spec: str, *names: str) -> dict[str, Check]:
     """The outcome of some checks on a model in evaluation mode."""
     peftc.compile(model.eval(), spec)
+    return outcome(model, *names)
+
+
+def outcome(model: Any, *names: str) -> dict[str, Check]:
+    """The outcome of some checks on a compiled model."""
     chosen = {n: c for n, c in verifying.CHECKS.items() if not names or n in names}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verifying, "CHECKS", chosen)
@@ -49,6 +54,7 @@ def test_what_peftc_makes_keeps_its_promises(
     assert {n: c.verdict for n, c in checks.items()} == wanted, checks
 
 
+@pytest.mark.slow
 def test_a_verified_model_is_as_it_was() -> None:
     model = peftc.compile(llama(), "lora(q, r=2)")
     before, modes = snapshot(model), [m.training for m in model.modules()]
@@ -85,7 +91,7 @@ def test_a_tensor_without_a_gradient_is_seen() -> None:
     peftc.compile(model, "lora(q, v, r=2)")
     lost = "model.layers.1.self_attn.v_proj.peftc.v.lora.B"
     model.get_parameter(lost).requires_grad_(False)
-    (check,) = (c for c in model.peftc.verify() if c.name == "gradients")
+    check = outcome(model, "gradients")["gradients"]
     assert check.verdict == "failed"
     assert (check.number, check.limit) == (7, 8)
     assert lost in check.note
@@ -108,6 +114,7 @@ def test_a_merge_that_says_something_else_is_seen(
     assert checked(llama(), "lora(q, r=2)", "merging")["merging"].verdict == "failed"
 
 
+@pytest.mark.slow
 def test_a_cache_that_says_something_else_is_seen() -> None:
     model = llama()
     model.lm_head.register_forward_hook(lambda m, args, y: y + y.shape[1])
