@@ -132,12 +132,14 @@ _IN_PLACE = (
 
 
 def writes(node: fx.Node) -> bool:
-    """Whether a node changes one of its arguments, though nobody may read its result.
+    """Whether a node changes something, though nobody may read its result.
 
-    Dynamo's graphs are not functional: a static cache is filled by `index_copy_`, which
-    torch.fx takes for pure.
+    Dynamo's graphs are not functional: a static cache is filled by `index_copy_`, and
+    levels of `vmap` are opened and closed by calls that torch.fx takes for pure.
     """
     target = node.target
+    if getattr(target, "__module__", "") == "torch._functorch.predispatch":
+        return True
     name = target if isinstance(target, str) else getattr(target, "__name__", "")
     if getattr(target, "__module__", "") == "_operator":  # has `and_`, which does not
         return name in _IN_PLACE

@@ -161,11 +161,17 @@ def _unviewed(node: Node) -> Node:
 
 
 def _prefix(node: Node, axis: Size) -> int | None:
-    """How many leading axes of a view make up the first axis below it."""
-    for count in range(len(node.axes) + 1):
-        if product(node.axes[:count]) == axis:
-            return count
-    return None
+    """How many leading axes of a matrix, or of a view of one, are its first axis.
+
+    Where that has a single element, as many axes of one element as there are before
+    the last.
+    """
+    if not isinstance(node, View):
+        return 1
+    counts = range(len(node.axes) + 1)
+    fitting = [n for n in counts if product(node.axes[:n]) == axis]
+    inner = [n for n in fitting if n < len(node.axes)]
+    return max(inner or fitting, default=None)
 
 
 def _tokens(term: Term) -> Labels:

@@ -182,6 +182,26 @@ def test_linear_methods(text: str, kind: str, rows: Rows | None) -> None:
     assert_same(run.forward(x), expected, [x, *tensors.values()])
 
 
+SINGLE = ("lora(q, r=3)", "krona(q)", "loha(q, r=2)", "dora(q, r=3)", "inputs(q)")
+
+
+@pytest.mark.parametrize("shape", [(1, IN), (OUT, 1), (1, 1)])
+@pytest.mark.parametrize("text", SINGLE)
+def test_single_channels(text: str, shape: tuple[int, int]) -> None:
+    net = nn.Module()
+    net.lin = nn.Linear(*shape[::-1]).double()
+    net.forward = net.lin.forward
+    of = replace(site("lin:q", shape=shape), weight="lin.weight", bias="lin.bias")
+    whole = planned(text, replace(of, layer=0, dtype="float64"))
+    (rewrite,) = whole.rewrites
+    tensors = random_tensors(rewrite)
+    x = torch.randn(B, T, shape[1], dtype=torch.float64, requires_grad=True)
+    run = rewritten(net.eval(), whole, {of.key: tensors}, at_linears(of))
+    base = {"W": net.lin.weight, "bias": net.lin.bias, "x": x}
+    expected = meaning(rewrite, whole, "y", base | tensors)
+    assert_same(run.forward(x), expected, [x, *tensors.values()])
+
+
 # --- hidden edges and norms ---------------------------------------------------------
 
 
