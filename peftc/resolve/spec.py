@@ -177,7 +177,9 @@ def _targets(place: str, site: Site, view: ModelView) -> tuple[Site, ...]:
     if not role and place == site.kind:
         return (site,)
     if role and site.role == block:
-        return tuple(_beside(site, role, view))[:1]
+        kinds = (role, f"experts.{role}")
+        found = (next(_beside(site, kind, view), None) for kind in kinds)
+        return tuple(target for target in found if target is not None)
     if place == "attention" and site.role in LEADING:
         return tuple(_beside(site, "attention", view))
     return ()

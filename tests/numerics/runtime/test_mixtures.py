@@ -94,6 +94,14 @@ def test_from_start_to_merged(kind: str, tmp_path: Path) -> None:
     assert torch.equal(logits(model), changed)
 
 
+def test_a_method_at_the_block_reaches_its_experts() -> None:
+    model = mixtral()
+    peftc.compile(model, "ia3(k, ffn)")
+    keys = WIDTH // 2
+    assert model.peftc.plan.trainable == keys + EXPERTS * INNER
+    assert {r.site.role for r in model.peftc.plan.rewrites} == {"k", "experts.down"}
+
+
 def test_every_expert_is_drawn_for_itself() -> None:
     model = mixtral()
     peftc.compile(model, "lora(experts.up, r=2) + dora(experts.down, r=2)")
