@@ -158,6 +158,8 @@ class _Deriver:
 
     def one(self, rewrite: Rewrite) -> Derived | Refusal:
         site = rewrite.site
+        if not rewrite.applications:  # a table of positions, moved along
+            return Refusal(rewrite.merge.reason)
         applications = tuple(essence_of(a) for a in rewrite.applications)
         facts = (site.kind, site.sizes, bool(site.bias), bool(site.weight))
         key = (facts, applications)
