@@ -60,6 +60,15 @@ BOTTLENECK = {
 FIRST, SECOND = (
     {theirs: f"{ours}{n}" for theirs, ours in BOTTLENECK.items()} for n in (1, 2)
 )
+PHM = {
+    "adapter_down.0.W_left": "T1",
+    "adapter_down.0.W_right": "S1",
+    "adapter_down.0.b": "bd",
+    "adapter_up.W_left": "T2",
+    "adapter_up.W_right": "S2",
+    "adapter_up.b": "bu",
+}
+RULE = {"shared_parameters.ad.phm_rule": "phm.P"}
 LORA = {"lora_A": "A", "lora_B": "B"}
 GATE = {"gate.weight": "w", "gate.bias": "c", "weight": "w", "bias": "c"}
 FUSION = {
@@ -175,6 +184,18 @@ method fused(d: size = 8) on hidden {
 fused(ffn)
 """
 
+NORMED_PHM = """
+method normed_phm(terms: size = 4, d: size = 8) on hidden {
+  shared param P[terms, terms, terms]
+  param S1[terms, d/terms, 1], T1[terms, 1, hidden/terms], bd[d]
+  param S2[terms, hidden/terms, 1], T2[terms, 1, d/terms], bu[hidden]
+  D = sum[i: terms](kron(P[i], S1[i] @ T1[i]))
+  U = sum[i: terms](kron(P[i], S2[i] @ T2[i]))
+  h' = h + U(gelu(D(n) + bd)) + bu
+}
+normed_phm(ffn)
+"""
+
 CASES = {
     "bert__pfeiffer": Case(
         "pfeiffer(ffn, reduction=4)", 1104, renamed(BOTTLENECK, "pfeiffer")
@@ -200,6 +221,19 @@ CASES = {
     "llama__ia3": Case("ia3(k, v, down)", 128, renamed({"lora_B": "l"}, "ia3")),
     # Their norm is of W + B A without alpha / r and has a gradient; the bias is scaled.
     "bert__dora": Case(DORA, 1152, renamed({**LORA, "m.weight": "m"}, "scaled_dora")),
+    # Neither trains norms, and the second reads what the next norm gives.
+    "bert__compacter": Case(
+        "phm(attn, ffn, terms=4, d=8)", 544, renamed(PHM, "phm"), RULE
+    ),
+    "llama__compacter": Case(
+        "phm(attn, ffn, terms=4, d=8)", 544, renamed(PHM, "phm"), RULE
+    ),
+    "bert__compacter_pp": Case(
+        NORMED_PHM,
+        304,
+        renamed(PHM, "normed_phm"),
+        {"shared_parameters.ad.phm_rule": "normed_phm.P"},
+    ),
     # Their diagonals are stored, and trained, as whole matrices.
     "bert__vera": Case(
         VERA,
@@ -261,10 +295,6 @@ CASES = {
 }
 
 NOT_YET = {
-    **dict.fromkeys(
-        ("bert__compacter", "bert__compacter_pp", "llama__compacter"),
-        "not in the library yet",
-    ),
     "bert__compose_stack_pfeiffer": "n of a second method is that of the base",
     "bert__compose_batchsplit_pfeiffer": "a method cannot name rows of the batch",
     "bert__compose_parallel_pfeiffer": "a method cannot repeat the batch",
@@ -300,13 +330,18 @@ def case_tensors(name: str) -> Tensors:
 
 
 def imported(tensors: Tensors, case: Case, named: Iterable[str]) -> Tensors:
-    """Their tensors, or gradients of these, under our names and in our pieces."""
+    """Their tensors, or gradients of these, under our names and in our pieces.
+
+    Their factors are those of the transposed matrix; but for the shared ones they have
+    one column, and are the same numbers.
+    """
     found: Tensors = {}
     for name, tensor in tensors.items():
         if "prefix_tunings" in name:
             found |= _prefix(name, tensor, case)
         else:
-            found[_ours(name, case, named)] = tensor
+            turned = tensor.mT if name.endswith("phm_rule") else tensor
+            found[_ours(name, case, named)] = turned
     return found
 
 
