@@ -35,7 +35,7 @@ def rewrite_edges(capture: Capture, plan: Plan) -> int:
         ->
         %h = sublayer(%u)
         %m = norm(add(%residual, %h))        (only if the program reads n, post-norm)
-        %z = program(%h, %u, %m, added...)
+        %z = program(%h, %u, %m, added...)   (one after the other, of several)
         %s = add(%residual, %z);  %n = norm(%s)
 
     guards: without a reader, all that read the edge are readers (`block`).
@@ -48,31 +48,36 @@ def rewrite_edges(capture: Capture, plan: Plan) -> int:
 
 def _rewrite(use: Use[HiddenAnchor]) -> None:
     anchor = use.anchor
-    h = now(use.capture, anchor.h, anchor.reader)
-    at = use.inserter(anchor.reader or after(h), anchor.h)
-    (program,) = use.rewrite.programs
-    new = emit(
-        use.source(program, h, partial(_read, use, at, h)), at, use.memo(program)
-    )
-    replace(use.capture, Edit((use.key,), (program.target,), h, new, anchor.reader))
+    old = new = now(use.capture, anchor.h, anchor.reader)
+    at = use.inserter(anchor.reader or after(old), anchor.h)
+    for program in use.rewrite.programs:
+        read = partial(_read, use, at, (old, new))
+        new = emit(use.source(program, new, read), at, use.memo(program))
+    replace(use.capture, Edit((use.key,), use.targets, old, new, anchor.reader))
 
 
-def _read(use: Use[HiddenAnchor], at: Inserter, h: fx.Node, name: str) -> fx.Node:
+def _read(
+    use: Use[HiddenAnchor], at: Inserter, h: tuple[fx.Node, fx.Node], name: str
+) -> fx.Node:
+    old, new = h
     match name:
         case "h":
-            return h
+            return new
         case "u":
             return now(use.capture, use.given("u", use.anchor.u))
         case "n":
-            return _normed(use, at, h)
+            return _normed(use, at, old, new)
         case "real":
-            return real_tokens(use.rewrite.site, h, at)
+            return real_tokens(use.rewrite.site, old, at)
     return use.tensor(name)
 
 
-def _normed(use: Use[HiddenAnchor], at: Inserter, h: fx.Node) -> fx.Node:
+def _normed(
+    use: Use[HiddenAnchor], at: Inserter, old: fx.Node, new: fx.Node
+) -> fx.Node:
     """What the following norm gives for the edge as it is; the edge, before a norm."""
     reader, norm = use.anchor.reader, use.anchor.norm
     if reader is None or norm is None:
-        return h
-    return replay(norm, {}, (reader, reader), partial(repeated, at))
+        return new
+    known = {} if new is old else {old: new}
+    return replay(norm, known, (reader, reader), partial(repeated, at))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from peftc.expr import ir
 from peftc.expr.ir import Add, Call, Labels, Node, View
 from peftc.expr.normal import Term, flatten
-from peftc.expr.places import LINEAR, PLACES, linear_product, over_tokens
+from peftc.expr.places import HIDDEN, LINEAR, PLACES, linear_product, over_tokens
 from peftc.expr.rows import steps
 from peftc.expr.sizes import product
 from peftc.expr.splits import Mismatch
@@ -48,6 +48,9 @@ class Composed:
     leaves of the place; of these, W, bias, x, h, ... are the base's.  A linear without
     bias has no leaf `bias`, and the leaf `y` does not occur: it is W x + bias.
 
+    Where a later rule of an edge reads `n`, the norm of what the earlier ones give, `h`
+    is what these give and `h#2`, ..., has that as its `h` and the norm of it as `n`.
+
     Of an attention it gives the rows of each equation in order, `k` and `v`, `k#2` and
     `v#2`, ..., as [b, t, rows, key]; `start` is by how much the first position moves.
     """
@@ -60,8 +63,11 @@ class Composed:
     start: int = 0
 
 
-def compose(kind: Kind, equations: Sequence[Equation], biased: bool) -> Composed:
-    """Chain the rules of all equations; `biased` says whether bias (or c) exists."""
+def compose(
+    kind: Kind, equations: Sequence[Equation], biased: bool, post_norm: bool = False
+) -> Composed:
+    """Chain the rules of all equations; `biased` says whether bias (or c) exists, and
+    `post_norm` whether `n` is another value than `h`."""
     origins: dict[Node, Any] = {}
     for equation in equations:
         for node, span in equation.origins.items():
@@ -75,6 +81,8 @@ def compose(kind: Kind, equations: Sequence[Equation], biased: bool) -> Composed
         outputs: Mapping[str, Node] = {"y": _Linear(rules, origins, absent).output()}
     elif kind == "attention":
         outputs = _apart(rules)
+    elif kind == "hidden":
+        outputs = _stages(rules, origins, post_norm)
     else:
         outputs = _chain(kind, rules, origins, absent)
     return Composed(
@@ -131,6 +139,32 @@ def _chain(
         state |= new
         changed |= new
     return changed
+
+
+def _stages(
+    rules: Sequence[Mapping[str, Node]], origins: dict[Node, Any], post_norm: bool
+) -> dict[str, Node]:
+    """h of an edge; a rule that reads the norm of an h that was changed begins anew."""
+    stages: list[list[Mapping[str, Node]]] = [[]]
+    for rule in rules:
+        if post_norm and stages[-1] and ir.depends_on(rule["h"], {HIDDEN["n"]}):
+            stages.append([])
+        stages[-1].append(rule)
+    return {
+        "h" if number == 1 else f"h#{number}": _edge(stage, origins)
+        for number, stage in enumerate(stages, 1)
+    }
+
+
+def _edge(rules: Sequence[Mapping[str, Node]], origins: dict[Node, Any]) -> Node:
+    """h after rules of which only the first, without a norm in between, reads n."""
+    h: Node = HIDDEN["h"]
+    for number, rule in enumerate(rules):
+        values: dict[Node, Node] = {
+            HIDDEN[name]: h for name in ("hn" if number else "h")
+        }
+        (h,) = ir.replace([rule["h"]], values, origins)
+    return h
 
 
 def _apart(rules: Sequence[Mapping[str, Node]]) -> dict[str, Node]:

@@ -64,6 +64,8 @@ def derive_merge(
         return Refusal("queries attend to rows that no weight gives")
     if composed.kind == "norm":
         return _merge_norm(composed, env, bool(site.bias))
+    if "h#2" in composed.outputs:
+        return Refusal("a norm stands between two of its methods")
     target, source = ("y", "x") if composed.kind == "linear" else ("h", "h")
     leaf = PLACES[composed.kind][source]
     roots, origins = concrete((composed.outputs[target], leaf), env, composed.origins)

@@ -47,7 +47,7 @@ def composed(rewrite: Rewrite, methods: Mapping[str, Method]) -> Composed:
     """All that happens at a site, as one expression for each value it replaces."""
     site = rewrite.site
     equations = [equation_of(a, site, methods) for a in rewrite.applications]
-    return compose(site.kind, equations, bool(site.bias))
+    return compose(site.kind, equations, bool(site.bias), site.post_norm)
 
 
 def knob_sizes(application: Application) -> dict[str, int]:

@@ -87,7 +87,7 @@ class Source:
 def emit(source: Source, at: Inserter, memo: Values) -> fx.Node:
     """As `emit_value`; the node alone, with the target's token axes."""
     value = emit_value(source, at, memo)
-    if source.program.target in ("y", "h") and value.lead != source.lead:
+    if source.program.target[0] in "yh" and value.lead != source.lead:
         return at.put("expand_as", aligned(value, source.lead, at), source.target)
     return value.node
 

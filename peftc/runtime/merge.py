@@ -161,7 +161,8 @@ class _Deriver:
         if not rewrite.applications:  # a table of positions, moved along
             return Refusal(rewrite.merge.reason)
         applications = tuple(essence_of(a) for a in rewrite.applications)
-        facts = (site.kind, site.sizes, bool(site.bias), bool(site.weight))
+        has = (bool(site.bias), bool(site.weight), site.post_norm)
+        facts = (site.kind, site.sizes, *has)
         key = (facts, applications)
         if key not in self.known:
             equation = composed(rewrite, self.methods)

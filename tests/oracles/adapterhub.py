@@ -241,6 +241,11 @@ CASES = {
         renamed({"vera_B": "L", "vera_D": "D"}, "dense_vera"),
         renamed(LORA, "dense_vera", "shared_parameters.ad"),
     ),
+    "bert__compose_stack_pfeiffer": Case(
+        "pfeiffer(ffn, reduction=4) + pfeiffer(ffn, reduction=4)",
+        2208,
+        renamed(BOTTLENECK, "pfeiffer", "a1") | renamed(BOTTLENECK, "pfeiffer_2", "a2"),
+    ),
     # Their stacked LoRAs feed the second with what the first adds.
     "bert__compose_stack_lora": Case(
         STACKED_LORA,
@@ -295,7 +300,6 @@ CASES = {
 }
 
 NOT_YET = {
-    "bert__compose_stack_pfeiffer": "n of a second method is that of the base",
     "bert__compose_batchsplit_pfeiffer": "a method cannot name rows of the batch",
     "bert__compose_parallel_pfeiffer": "a method cannot repeat the batch",
     "bert__compose_split_pfeiffer": "a method cannot name token positions",

@@ -207,6 +207,19 @@ def test_edges_chain_in_written_order() -> None:
     assert result is ir.add((half, ir.apply_map("tanh", half)))
 
 
+def test_a_later_method_reads_the_norm_of_what_the_earlier_gives() -> None:
+    """Before a norm n is h itself; behind one it is not known here: a stage begins."""
+    h, n = HIDDEN["h"], HIDDEN["n"]
+    half = ir.add((h,), (0.5,))
+    adapter = ir.add((h, ir.apply_map("tanh", n)))
+    equations = [Equation((), {"h": r}, (), {}) for r in (adapter, half, adapter)]
+    plain = compose("hidden", equations, True).outputs
+    halved = ir.add((adapter,), (0.5,))
+    assert plain == {"h": ir.add((halved, ir.apply_map("tanh", halved)))}
+    staged = compose("hidden", equations, True, post_norm=True).outputs
+    assert staged == {"h": halved, "h#2": adapter}
+
+
 def test_norms_give_what_they_rewrite() -> None:
     g, c = NORM["g"], NORM["c"]
     d = ir.leaf("d", "param", ("hidden",))
