@@ -20,25 +20,32 @@ if TYPE_CHECKING:
 
 HEADS = (("q", "k"), ("v", "o"))
 GATES = (("up", "down"),)
+EXPERTS = (("experts.up", "experts.down"),)
 PAIRS = [
     *(("gpt-neox", pair) for pair in HEADS),
     *(("phi3", pair) for pair in HEADS + GATES),
     *(slow(f, p) for f in ("llama", "gpt2", "bert-mlm", "t5") for p in HEADS),
     *(slow(f, p) for f in ("llama", "qwen3", "gemma2") for p in GATES),
+    *(slow(f, p) for f in ("mixtral", "llama4", "qwen2-moe") for p in EXPERTS),
+    *(slow(f, p) for f in ("qwen2-moe", "llama4") for p in GATES),
+    *(slow(f, ("v", "o")) for f in ("deepseek-v3", "gpt-oss", "jamba")),
 ]
+
+
+READERS = ("o", "down", "experts.down")
 
 
 def scale(made: Any, site: Site, factor: float, *, inputs: bool) -> None:
     """Multiply the output channels of a site, or its input channels."""
     weight = made.get_parameter(site.weight)
-    matrix = weight.T if site.transposed else weight
+    matrix = weight.mT if site.transposed else weight
     if inputs:
         matrix.mul_(factor)
         return
-    for start, stop in site.rows or ((0, matrix.shape[0]),):
-        matrix[start:stop].mul_(factor)
+    for start, stop in site.rows or ((0, matrix.shape[-2]),):
+        matrix[..., start:stop, :].mul_(factor)
         if site.bias:
-            made.get_parameter(site.bias)[start:stop].mul_(factor)
+            made.get_parameter(site.bias)[..., start:stop].mul_(factor)
 
 
 def logits(made: Any) -> torch.Tensor:
@@ -66,7 +73,7 @@ def test_scales_that_cancel(family: str, pair: tuple[str, str]) -> None:
             scale(made, site, 2.0, inputs=False)
         halfway = logits(made)
         for site in of_role(view, pair[1]):
-            scale(made, site, 0.5, inputs=pair[1] in ("o", "down"))
+            scale(made, site, 0.5, inputs=pair[1] in READERS)
     assert not torch.allclose(before, halfway, rtol=1e-3)
     # Powers of two are exact in floating point, sums of them in any order too.
     assert torch.equal(before, logits(made))

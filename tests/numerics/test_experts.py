@@ -192,7 +192,11 @@ def check(text: str, stack: Stack, shape: Shape) -> None:
 SPELLINGS = ("grouped", "picked", "each")
 FEW = ("krona(q)", "vera(q, r=4)", "rotated(q)", "turned(q)", "rooted(q)")
 EVERY = [("grouped", text) for text in MANY]
-OTHER = [(spelling, text) for spelling in SPELLINGS[1:] for text in FEW]
+OTHER = [
+    pytest.param(spelling, text, marks=pytest.mark.slow)
+    for spelling in SPELLINGS[1:]
+    for text in FEW
+]
 
 
 @pytest.mark.parametrize(("spelling", "text"), [*EVERY, *OTHER])
@@ -226,6 +230,7 @@ def plain(name: str) -> bool:
     return clause.place == "linear" and not re.search(r"mean\(|loss", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if plain(name)])
 def test_equations(name: str) -> None:
     """All that programs consist of, by the grouped product."""

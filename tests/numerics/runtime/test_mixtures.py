@@ -114,6 +114,7 @@ def test_every_expert_is_drawn_for_itself() -> None:
     torch.testing.assert_close(owner.peftc.experts_down.dora.m.detach(), norms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_a_base_in_bfloat16(dtype: str) -> None:
     """The graph's own grouped product takes bfloat16 of some sizes alone."""
