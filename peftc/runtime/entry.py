@@ -22,6 +22,7 @@ from torch import nn
 from torch._dynamo.exc import (
     BackendCompilerFailed,
     FailOnRecompileLimitHit,
+    InternalTorchDynamoError,
     Unsupported,
 )
 
@@ -62,6 +63,7 @@ class Entry:
         self.switch = switch
         self.captures = captures
         self.owners = {p: root.get_submodule(p) for p in dict.fromkeys(layout.owners)}
+        self._dynamic = recipe.dynamic
         self.previous: Forward | None = self.module.__dict__.get("forward")
         self._compiled: Forward | None = None
         self._lock = threading.Lock()
@@ -104,7 +106,19 @@ class Entry:
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with _capture(self.recipe.limit):
-            return self._forward()(*args, **kwargs)
+            try:
+                return self._forward()(*args, **kwargs)
+            except InternalTorchDynamoError:
+                if self._dynamic is not None:
+                    raise
+        self._fix_sizes()
+        return self._run(args, kwargs)
+
+    def _fix_sizes(self) -> None:
+        """Capture a graph for each size from now on: some forwards make tensors of
+        their sizes, which the tracer cannot follow where these vary."""
+        with self._lock:
+            self._dynamic, self._compiled = False, None
 
     def _forget_after(self, error: PeftcError) -> None:
         """Compile anew after a run that Dynamo did not capture.
@@ -129,7 +143,7 @@ class Entry:
         backend = Backend(model, owners, self.layout, self.recipe, self.captures)
         forward = bound(self.original, self.root, self.layout)
         compiled: Forward = torch.compile(
-            forward, fullgraph=True, dynamic=self.recipe.dynamic, backend=backend
+            forward, fullgraph=True, dynamic=self._dynamic, backend=backend
         )
         if compiled is forward:  # what torch.compile does where it may not compile
             raise ran_unadapted()

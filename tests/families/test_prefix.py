@@ -88,18 +88,34 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, with_rows)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
 
 OWN = {
+    "big-bird",
+    "bigbird-pegasus",
     "bloom",
     "codegen",
+    "convbert",
+    "deberta",
+    "deberta-v2",
     "falcon",
     "falcon-alibi",
     "falcon-new",
+    "flaubert",
     "gpt-neo",
     "gptj",
+    "ibert",
+    "longt5",
+    "luke",
+    "megatron-bert",
+    "mpnet",
     "mpt",
+    "mvp",
     "openai-gpt",
+    "prophetnet",
+    "rembert",
+    "roformer",
     "xglm",
+    "xlm",
 }
-"""Families that call no attention function."""
+"""Families that call no attention function, or not everywhere."""
 
 BY_PROMPT = ("codegen", "falcon", "falcon-new", "gpt-neo", "gptj", "xglm")
 """Of these, families whose attention knows positions by rotation or by a table only: a
