@@ -20,7 +20,7 @@ fast:  ## the tests that need no model of note, under a minute
 	$(PYTEST) -n $(WORKERS) -m 'not slow' tests/unit tests/property tests/golden
 
 golden:  ## rewrite the golden files; read the difference before you commit it
-	$(PYTEST) tests/golden --update-golden
+	$(PYTEST) tests/golden tests/families/test_table.py --update-golden
 
 lint:  ## ruff: rules and format
 	$(PYTHON) -m ruff check .

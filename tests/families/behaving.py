@@ -35,6 +35,7 @@ EXPECTED = Path(__file__).parent / "expected"
 PLACE = re.compile(r"(enc\.|dec\.)?(layers\.[^.]+\.)?(cross\.)?")
 """What stands before a role in an expectation."""
 SPEC = "lora(q?, k?, v?, o?, r=2) + ia3(up?, down?)"
+PREFIX = "prefix(attention, p=2, positions=keep)"
 NEW, PADDED = 4, 3
 SPREAD = 0.1
 NOT_INPUTS = ("decoder_input_ids", "use_cache")
@@ -51,6 +52,8 @@ class Row:
     """The roles found, in the order of the language's table."""
     unresolved: tuple[str, ...]
     """What is reported instead."""
+    prefix: str
+    """Whether attentions can be extended; the code of the refusal."""
     generates: bool
     differs: str
     uncached: str
@@ -64,10 +67,12 @@ def row(family: str) -> Row:
     first = [line.split()[0] for line in text.splitlines()[1:] if line.strip()]
     found = {PLACE.sub("", word) for word in first}
     said = [line[2:].strip(" :") for line in text.splitlines() if line[:1] == "?"]
+    extended = "yes" if "attention" in found else "not told"
     return Row(
         family=family,
         model=case.model,
         roles=tuple(role for role in ROLES if role in found),
+        prefix=case.prefix or extended,
         unresolved=tuple(said),
         generates=getattr(hf, case.model).can_generate(),
         differs=case.differs,
@@ -90,13 +95,15 @@ class Behaviour:
 
 
 def behaviour(family: str) -> Behaviour:
-    """Compile a model of a family, run it, and let it generate."""
+    """Compile a model of a family, run it, and let it generate, with a prefix too."""
     base = with_weights(family)
     inputs = inputs_of(family, base)
     made = peftc.compile(copy.deepcopy(base), SPEC)
     given = outputs(made, inputs)
     is_eager = same(given, outputs(base, inputs))
     is_capture = is_eager or same(given, outputs(captured(base), inputs))
+    if row(family).prefix == "yes":
+        made = peftc.compile(copy.deepcopy(base), f"{SPEC} + {PREFIX}")
     move(made)
     return Behaviour(is_eager, is_capture, cached(made, inputs))
 

@@ -127,8 +127,7 @@ WINDOWS = {"gpt-neo": 4}
 COMPUTED = ("xglm",)
 """Of these, families whose positions are computed, so that none can be moved."""
 
-REFUSED = {"openai-gpt": "PEFT439"}
-"""Their attention multiplies scores by a mask before it adds one."""
+REFUSED = {family: case.prefix for family, case in CASES.items() if case.prefix}
 
 QUICK = ("llama", "gpt2", "gemma2")
 EXPECTED = Path(__file__).parent / "expected"

@@ -50,6 +50,8 @@ class Case:
     compiled, if it does not."""
     uncached: str = ""
     """Why cached generation is not full recomputation, if it is not."""
+    prefix: str = ""
+    """The code of the diagnostic with which its attentions refuse to be extended."""
     device: str = "meta"
     """Where its forward can be traced without weights; some put tensors of their own on
     the CPU."""

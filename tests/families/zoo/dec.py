@@ -240,8 +240,10 @@ CASES = {
         attentions=_EAGER,
         notes=(
             "Post-norm; there is no cache.  Its causal mask is a buffer, whose numbers "
-            "a configuration does not hold, so that it is causal is not told."
+            "a configuration does not hold, so that it is causal is not told.  Its "
+            "attention multiplies scores by the mask before it adds one."
         ),
+        prefix="PEFT439",
     ),
     "opt": Case("OPTForCausalLM", "OPTConfig", _OPT, quick=True),
     "persimmon": Case("PersimmonForCausalLM", "PersimmonConfig", MAIN),
