@@ -180,8 +180,9 @@ def _no_channels(branch: Branch, reading: Reading) -> str:
     Told by its size: no model is as wide as the examples have tokens.
     """
     node, products = _last_product(branch, reading), reading.products
-    if node in products.linears:
-        width = products.linears[node].outside
+    linear = products.linears.get(node)
+    if linear is not None and not linear.experts:
+        width = linear.outside
     elif ops.name(node) in ops.CONVOLUTIONS:
         width = ops.shape(products.opaque[node][0])[0]
     else:
@@ -325,7 +326,9 @@ def _last_product(branch: Branch, reading: Reading) -> fx.Node:
     """The last product of a branch; one with a single channel only scales others."""
     order, products = reading.flow.order, reading.products
     inside = [n for n in branch.nodes if products.is_product(n)]
-    return max(inside, key=lambda n: (ops.shape(n)[-1:] != (1,), order[n]))
+    # A batched product has its channels on the axis before the last.
+    scales = {n for n, linear in products.linears.items() if linear.outside == 1}
+    return max(inside, key=lambda n: (n not in scales, order[n]))
 
 
 def _tap(addition: Addition, branch: Branch, reading: Reading) -> fx.Node | None:

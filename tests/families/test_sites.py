@@ -90,3 +90,10 @@ def test_keys_are_unique_and_name_the_owner(family: str) -> None:
     assert len(set(keys)) == len(keys)
     named = {s.key: "table" if s.kind == "embedding" else s.role for s in sites}
     assert keys == [f"{s.owner}:{named[s.key]}" for s in sites]
+
+
+@pytest.mark.slow
+def test_experts_one_by_one_have_the_edges_of_grouped_ones() -> None:
+    made = model("mixtral")
+    made.set_experts_implementation("batched_mm")
+    assert described(model_view(made)) == wanted("mixtral")
