@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import nn
-from transformers import GptOssConfig, GptOssForCausalLM, MixtralConfig
-from transformers import MixtralForCausalLM as Mixtral
+from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
+)
 
 import peftc
 from peftc.plan.parse import parse_plan
@@ -38,7 +44,7 @@ def mixtral(implementation: str = "grouped_mm") -> Any:
     torch.manual_seed(0)
     config = MixtralConfig(**FACTS)
     config._experts_implementation = implementation
-    return Mixtral(config).eval()
+    return MixtralForCausalLM(config).eval()
 
 
 def gpt_oss() -> Any:
@@ -112,6 +118,43 @@ def test_every_expert_is_drawn_for_itself() -> None:
     assert first.abs().max() <= (1 / WIDTH) ** 0.5  # the fan-in of one expert
     norms = owner.down_proj.detach().norm(dim=-1)
     torch.testing.assert_close(owner.peftc.experts_down.dora.m.detach(), norms)
+
+
+def phimoe() -> Any:
+    """Its router draws in training, among experts that are near enough (all here), and
+    its gradient is no derivative of what it computes."""
+    torch.manual_seed(0)
+    model = PhimoeForCausalLM(PhimoeConfig(**FACTS, router_jitter_noise=2.0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.train()
+
+
+def gradients(model: Any, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    torch.manual_seed(5)
+    value = model(input_ids=IDS, use_cache=False).logits
+    weights = torch.linspace(-1, 1, value.numel()).view_as(value)
+    return list(torch.autograd.grad((value * weights).sum(), tensors))
+
+
+@pytest.mark.slow
+def test_a_router_with_a_gradient_of_its_own() -> None:
+    model, by_hand = phimoe(), phimoe()
+    peftc.compile(model, f"lora(q, r={R}, alpha={R})")
+    added = trained(model)
+    mine = gradients(model, *added.values())
+
+    a, b = (tensor.detach().clone().requires_grad_() for tensor in added.values())
+    q = by_hand.model.layers[0].self_attn.q_proj
+    q.register_forward_hook(lambda _, given, y: y + given[0] @ a.T @ b.T)
+    theirs = gradients(by_hand, a, b)
+    for one, other in zip(mine, theirs, strict=True):
+        assert other.abs().max() > 1
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+    plain = gradients(by_hand.eval(), a, b)
+    assert not torch.allclose(plain[1], theirs[1], rtol=1e-2)
 
 
 @pytest.mark.slow
