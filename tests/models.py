@@ -88,8 +88,13 @@ MODELS: dict[str, Callable[..., Any]] = {
 
 def model(family: str, seed: int = 0, **changes: Any) -> Any:
     """A model in evaluation mode; biases and norms are random too, not 0 and 1."""
+    return prepared(lambda: MODELS[family](**changes), seed)
+
+
+def prepared(make: Callable[[], Any], seed: int = 0) -> Any:
+    """What `make` makes, in evaluation mode, with weights that matter."""
     torch.manual_seed(seed)
-    made = MODELS[family](**changes).eval()
+    made = make().eval()
     embeddings = [m.weight for m in made.modules() if isinstance(m, torch.nn.Embedding)]
     with torch.no_grad():
         for parameter in made.parameters():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", hub.CASES)
 def test_outputs_and_gradients_are_theirs(name: str) -> None:
     case, tensors = hub.CASES[name], hub.case_tensors(name)

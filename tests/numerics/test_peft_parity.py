@@ -19,6 +19,8 @@ from peft import IA3Config, LoraConfig, get_peft_model
 import peftc
 from tests.models import model, randomise, relative, tokens
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Pair:

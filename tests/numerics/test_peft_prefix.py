@@ -23,6 +23,8 @@ from peft import PrefixTuningConfig, get_peft_model
 import peftc
 from tests.models import model, randomise, relative, tokens
 
+pytestmark = pytest.mark.slow
+
 P, MLP, LAYERS = 3, 6, 2
 
 
