@@ -40,6 +40,8 @@ class Piece:
 
 def piece_of(value: fx.Node, names: Mapping[fx.Node, str]) -> Piece | None:
     """The rows, one after another, of one parameter that a value consists of."""
+    if value in names:  # what is not cut is not looked at: it may be large
+        return Piece(value, 0, ops.shape(value)[0])
     way: set[fx.Node] = set()
     todo = [value]
     while todo:

@@ -41,6 +41,18 @@ def test_rows_of_a_matrix_and_its_bias(forward: Any) -> None:
         assert named == [("w", (4, 9), 5)]
 
 
+def test_a_whole_matrix_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbering the rows of every matrix of a large model would take minutes."""
+
+    def numbers(*args: Any) -> Any:
+        raise AssertionError("the rows of a whole matrix were numbered")
+
+    monkeypatch.setattr("peftc.sites.pieces.Execution", numbers)
+    captured = graph_of(Function(lambda m, x: F.linear(x, m.w, m.b), **W))
+    (linear,) = find_products(captured.graph, captured.names).linears.values()
+    assert linear.anchor.rows is None
+
+
 @pytest.mark.parametrize(
     "take",
     [lambda w: w[:, :4], lambda w: w[::2], lambda w: w[:4] * 2],
