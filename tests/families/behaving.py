@@ -98,7 +98,7 @@ def behaviour(family: str) -> Behaviour:
     """Compile a model of a family, run it, and let it generate, with a prefix too."""
     base = with_weights(family)
     inputs = inputs_of(family, base)
-    made = peftc.compile(copy.deepcopy(base), SPEC)
+    made = peftc.compile(copy.deepcopy(base), SPEC, inputs=own_inputs(family, base))
     given = outputs(made, inputs)
     is_eager = same(given, outputs(base, inputs))
     is_capture = is_eager or same(given, outputs(captured(base), inputs))
@@ -118,10 +118,16 @@ def with_weights(family: str) -> Any:
     return made
 
 
+def own_inputs(family: str, made: Any) -> dict[str, Any] | None:
+    """The inputs that a case makes for its models."""
+    make = CASES[family].inputs
+    return None if make is None else make(made)
+
+
 def inputs_of(family: str, made: Any) -> dict[str, Any]:
     """Inputs of the case; of a text tokens of which some are padding."""
-    own = CASES[family].inputs
-    inputs = example_inputs(made, None if own is None else own(made))
+    own = own_inputs(family, made)
+    inputs = example_inputs(made, own)
     if own is not None or "input_ids" not in inputs:
         return inputs
     for name, value in inputs.items():
