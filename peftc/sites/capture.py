@@ -18,6 +18,7 @@ import torch
 from peftc.diagnostics.capture import CaptureFailed
 from peftc.diagnostics.core import fail
 from peftc.sites.inputs import example_inputs
+from peftc.sites.ops import STORED
 from peftc.sites.recording import install_output_hooks, lacks_hooks
 from peftc.sites.tracing import tracing
 
@@ -60,6 +61,7 @@ class _Keeper:
     def __call__(self, module: fx.GraphModule, _: object) -> Callable[..., Any]:
         assert self.model is not None
         names = _parameter_names(module.graph, self.model)
+        _note_buffers(module.graph, self.model)
         self.captured = Captured(module, names)
         raise _StopError
 
@@ -151,6 +153,14 @@ def _parameter_names(graph: fx.Graph, model: nn.Module) -> dict[fx.Node, str]:
         if path is not None:
             found[node] = path
     return found
+
+
+def _note_buffers(graph: fx.Graph, model: nn.Module) -> None:
+    """Mark the placeholders that are no inputs but buffers."""
+    buffers = {id(buffer) for buffer in model.buffers()}
+    for node in graph.find_nodes(op="placeholder"):
+        argument = node.meta.get("grapharg")
+        node.meta[STORED] = argument is not None and id(argument.example) in buffers
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

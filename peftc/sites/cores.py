@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cores:
-    """Heads by site key, and by stack whether all its self-attentions are causal."""
+    """Heads by site key, and whether each self-attention is causal."""
 
     heads: dict[str, Heads]
     causal: dict[str, bool]
@@ -44,18 +44,19 @@ class Cores:
         missing = (c.located.site for c in cores if not heads[c.located.site.key])
         return cls(
             {key: told for key, told in heads.items() if told},
-            _causal_stacks(cores, MaskReader(flow, ends)),
+            _causal(cores, MaskReader(flow, ends)),
             tuple(map(_unresolved, missing)),
         )
 
     def completed(self, sites: Iterable[Site]) -> Iterator[Site]:
         """The sites with what was told; without attentions that were not told."""
         sites = tuple(sites)
+        towers = _towers(sites, self.causal)
         stacks = {site.stack for site in sites if site.in_block}
-        everywhere = stacks <= self.causal.keys() and all(self.causal.values())
-        for site in sites:
-            outside = bool(stacks) and not site.in_block and everywhere
-            causal = self.causal.get(site.stack, outside)
+        everywhere = bool(stacks) and stacks <= {tower.stack for tower in towers}
+        everywhere &= all(tower.causal for tower in towers)
+        for place, site in enumerate(sites):
+            causal = _in_tower(place, site, towers, everywhere=everywhere)
             if site.kind != "attention":
                 yield replace(site, causal=causal)
             elif site.key in self.heads:
@@ -73,14 +74,57 @@ def _heads(found: Found, finder: HeadFinder) -> Heads | None:
     return told.pop() if len(told) == 1 else None
 
 
-def _causal_stacks(cores: Iterable[Found], masks: MaskReader) -> dict[str, bool]:
-    found: dict[str, list[bool]] = defaultdict(list)
-    for core in cores:
-        site = core.located.site
-        if not site.cross:
-            attentions = (anchor.attention for anchor in _anchors(core))
-            found[site.stack] += map(masks.is_causal, attentions)
-    return {stack: all(one) for stack, one in found.items()}
+def _causal(cores: Iterable[Found], masks: MaskReader) -> dict[str, bool]:
+    return {
+        core.located.site.key: all(masks.is_causal(a.attention) for a in _anchors(core))
+        for core in cores
+        if not core.located.site.cross
+    }
+
+
+@dataclass
+class _Tower:
+    """Layers one after another: sites and places of the self-attentions, and whether
+    all are causal."""
+
+    attentions: list[tuple[int, Site]]
+    causal: bool = True
+
+    @property
+    def stack(self) -> str:
+        """The stack of its sites."""
+        return self.attentions[0][1].stack
+
+
+def _towers(sites: Sequence[Site], causal: dict[str, bool]) -> list[_Tower]:
+    """The towers of a model: another begins where the numbers of layers do."""
+    towers: dict[str, list[_Tower]] = defaultdict(list)
+    for place, site in enumerate(sites):
+        if site.key in causal:
+            mine = towers[site.stack]
+            last = mine[-1].attentions[-1][1].layer if mine else None
+            if not mine or (site.layer or 0) < (last or 0):
+                mine.append(_Tower([]))
+            mine[-1].attentions.append((place, site))
+            mine[-1].causal &= causal[site.key]
+    return [tower for group in towers.values() for tower in group]
+
+
+def _in_tower(
+    place: int, site: Site, towers: list[_Tower], *, everywhere: bool
+) -> bool:
+    """Whether a site's tokens see no later ones: as its tower says, which has a near
+    attention in the same layer; outside of layers, as all towers of its stack say."""
+    near = [
+        (abs(place - at), tower.causal)
+        for tower in towers
+        for at, core in tower.attentions
+        if (core.stack, core.layer) == (site.stack, site.layer)
+    ]
+    if near and site.layer is not None:
+        return min(near)[1]
+    own = [t.causal for t in towers if t.stack == site.stack]
+    return all(own) if own else not site.in_block and everywhere
 
 
 def _unresolved(site: Site) -> Unresolved:

@@ -113,14 +113,18 @@ def producers(
 ) -> tuple[fx.Node, ...] | None:
     """The products that a value is made from by elementwise operators, in order.
 
-    None if another operator lies between.
+    None if another operator lies between; convolutions that mix no channels may.
     """
     picks = products.picks
     ends = (products.is_product, picks.__contains__, lambda n: n not in within)
-    met = flow.back(value, lambda n: any(is_end(n) for is_end in ends))
+
+    def is_end(node: fx.Node) -> bool:
+        return not ops.is_depthwise(node) and any(end(node) for end in ends)
+
+    met = flow.back(value, is_end)
     inner = (met & within) - picks
-    hits = {n for n in inner if products.is_product(n)}
-    if not all(map(ops.is_pointwise, inner - hits)):
+    hits = {n for n in inner if products.is_product(n) and is_end(n)}
+    if not all(ops.is_pointwise(n) or ops.is_depthwise(n) for n in inner - hits):
         return None
     return tuple(sorted(hits, key=flow.order.__getitem__))
 

@@ -25,6 +25,18 @@ def strip(node: fx.Node, through: frozenset[str]) -> fx.Node:
     return node
 
 
+def undropped(node: fx.Node) -> fx.Node:
+    """The value before layout, casts and dropout, that of whole samples too."""
+    node = strip(node, ops.TRANSPARENT)
+    kept = [n for n in ops.inputs(node) if not ops.is_noise(n)]
+    if ops.name(node) != "mul" or ops.is_unary(node) or len(kept) != 1:
+        return node
+    (node,) = kept
+    # It is scaled up by a number for what is dropped.
+    is_scaled = ops.name(node) == "div" and ops.is_unary(node)
+    return undropped(ops.inputs(node)[0] if is_scaled else node)
+
+
 def _written(node: fx.Node) -> Iterator[fx.Node]:
     """What a write in place changes: its operand, and what that is a view of."""
     changed = ops.inputs(node)[0]

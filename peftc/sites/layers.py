@@ -27,15 +27,11 @@ def layer_numbers(kinds: str) -> tuple[int | None, ...]:
     (0, 0, 0, 0, 1, 1, 1, 1)
     >>> layer_numbers("csfsf")  # positions by a convolution, then layers
     (None, 0, 0, 1, 1)
-    >>> layer_numbers("scsc")  # convolutions inside the feed-forwards
-    (0, 0, 1, 1)
     >>> layer_numbers("ff")  # nothing is mixed
     (0, 0)
     >>> layer_numbers("ccsc")  # no feed-forwards
     (0, 1, 2, 3)
     """
-    if re.fullmatch("(sc)+", kinds):
-        kinds = kinds.replace("c", "f")
     before = _before(kinds)
     rest = kinds[before:]
     begins = _begins(rest)

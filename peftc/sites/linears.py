@@ -84,13 +84,37 @@ def find_products(graph: fx.Graph, names: Mapping[fx.Node, str]) -> Products:
     found = Products({}, {}, {}, parameters=frozenset(names))
     for node in graph.nodes:
         operator = ops.name(node)
-        if operator == "embedding":
+        if operator == "embedding" or _is_row_picked(node, names):
             _note_gather(node, names, found)
         elif operator in ops.PRODUCTS:
             _note_product(node, names, found)
         elif operator in PICKS and pick(node)[0] in names:
             found.picks.add(node)
     return found
+
+
+def _is_row_picked(node: fx.Node, names: Mapping[fx.Node, str]) -> bool:
+    """Whether rows of a matrix are looked up by numbers, `table[index]`, that are no
+    choice made of values (of experts)."""
+    if ops.name(node) != "getitem":
+        return False
+    table, index = ops.operands(node)
+    if not isinstance(index, fx.Node) or ops.dtype(index) != "int64":
+        return False
+    return table in names and len(ops.shape(table)) == 2 and not _is_chosen(index)
+
+
+def _is_chosen(index: fx.Node) -> bool:
+    seen: set[fx.Node] = set()
+    todo = [index]
+    while todo:
+        node = todo.pop()
+        if ops.name(node) in ops.CHOICES:
+            return True
+        if node not in seen:
+            seen.add(node)
+            todo.extend(ops.inputs(node))
+    return False
 
 
 def _note_gather(node: fx.Node, names: Mapping[fx.Node, str], found: Products) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from peftc.sites import ops
 from peftc.sites.anchors import AttentionAnchor, HiddenAnchor, Located, NormAnchor
-from peftc.sites.flow import strip
+from peftc.sites.flow import strip, undropped
 from peftc.sites.positions import is_position
 from peftc.sites.reading import read
 from peftc.sites.roles import Place, Use, assign
@@ -332,7 +332,7 @@ def _edge_site(key: str, edges: list[Edge], reading: Reading, paths: Paths) -> F
 def _is_output(h: fx.Node, linear: Linear, flow: Flow) -> bool:
     """Whether only layout, casts and dropout lie between, one matrix made it, and
     nothing is written into it."""
-    value = strip(h, ops.TRANSPARENT)
+    value = undropped(h)
     made = (linear.call, linear.anchor.y)
     return not linear.experts and value in made and value not in flow.writers
 
@@ -418,5 +418,6 @@ def _is_input(index: fx.Node, paths: Paths) -> bool:
     is_whole = node.op == "placeholder"
     node = strip(node, ops.VIEWS | ops.CASTS | ops.PIECES)
     is_given = node.op == "placeholder" and node not in paths.names
+    is_given &= not node.meta.get(ops.STORED, False)
     batch = ops.shape(index)[:1]
     return is_given and (is_whole or ops.shape(node)[:1] == batch != (1,))

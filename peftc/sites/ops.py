@@ -31,6 +31,7 @@ CASTS = _words(
     """
 )
 DROPOUTS = frozenset(("dropout", "native_dropout", "feature_dropout"))
+RANDOM = _words("rand randn rand_like randn_like bernoulli")
 TRANSPARENT = VIEWS | CASTS | DROPOUTS
 """The value goes through, at most laid out, rounded or masked anew."""
 
@@ -54,8 +55,8 @@ ACTIVATIONS = _words(
 NORMS = frozenset(
     ("layer_norm", "rms_norm", "native_layer_norm", "_fused_rms_norm", "normalize")
 )
-POINTWISE = TRANSPARENT | PIECES | SCALES | SUMS | ACTIVATIONS | NORMS
-"""No token or channel is mixed with another, norms over the last axis excepted."""
+POINTWISE = TRANSPARENT | PIECES | SCALES | SUMS | ACTIVATIONS | NORMS | {"batch_norm"}
+"""No token or channel is mixed with another, but for what norms are taken over."""
 
 FUNCTION = "autograd_function_apply"
 """A function with a gradient of its own: its steps are in a graph inside."""
@@ -94,6 +95,10 @@ _SPELLINGS = {
 }
 _NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 _HOMES = ("torch", "_operator", "operator", "builtins", "transformers")
+
+
+STORED = "peftc.stored"
+"""Under this name a captured placeholder notes whether it is a buffer of the model."""
 
 
 def name(node: fx.Node) -> str:
@@ -175,6 +180,14 @@ def is_sum(node: object) -> bool:
     return len(shape(node)) > 1 and shape(left) == shape(right) == shape(node)
 
 
+def is_depthwise(node: fx.Node) -> bool:
+    """Whether the node is a convolution that mixes tokens but no channels."""
+    if name(node) not in CONVOLUTIONS:
+        return False
+    (channels,) = shape(inputs(node)[0])[1:2] or (0,)
+    return bool(argument(node, 6, "groups") == channels == shape(node)[1])
+
+
 def is_pointwise(node: fx.Node) -> bool:
     """Whether no token is mixed with another, and channels in norms at most."""
     operator = name(node)
@@ -204,6 +217,20 @@ def mixes_tokens(node: fx.Node) -> bool:
         sizes = shape(weight) if isinstance(weight, fx.Node) else ()
         return any(length != 1 for length in sizes[2:]) or not sizes
     return operator.startswith("fft_")
+
+
+def is_noise(node: fx.Node) -> bool:
+    """Whether a value is made of random numbers alone."""
+    todo, is_random = [node], False
+    while todo:
+        node = todo.pop()
+        if name(node) in RANDOM:
+            is_random = True
+        elif not name(node) or not inputs(node):
+            return False
+        else:
+            todo.extend(inputs(node))
+    return is_random
 
 
 def is_number(node: fx.Node) -> bool:

@@ -347,9 +347,10 @@ def _tap(addition: Addition, branch: Branch, reading: Reading) -> fx.Node | None
 
 
 def _run_before(x: fx.Node) -> list[fx.Node]:
-    """A value, and what it is a view or a cast of, nearest first."""
+    """A value, and what it is a view or a cast of, nearest first; tokens that windows
+    are filled up with are no part of it."""
     run = [x]
-    while ops.name(x) in ops.VIEWS | ops.CASTS and ops.is_unary(x):
+    while ops.name(x) in ops.VIEWS | ops.CASTS | {"pad"} and ops.is_unary(x):
         x = ops.inputs(x)[0]
         run.append(x)
     return run
@@ -399,27 +400,32 @@ def _head(reading: Reading, roles: Roles) -> None:
     unless the model gives out what that product reads (a pooler beside the states) and
     its matrix is no table."""
     products = reading.products
-    last = [
+    outside = (
         node
         for node in (*products.linears, *products.opaque)
-        if not roles.place(node).in_block and _is_last(node, reading)
-    ]
-    if len(last) == 1 and last[0] in products.linears:
+        if not roles.place(node).in_block
+    )
+    last = [node for node in outside if _is_last(node, reading)]
+    is_told = any(not _reads_states(node, reading) for node in last)
+    if is_told and len(last) == 1 and last[0] in products.linears:
         roles.uses.append(Use(products.linears[last[0]], "head", Place()))
-    elif last:
+    elif is_told:
         why = f"{len(last)} products make outputs, not one that is `W x + bias`"
         roles.miss("head", why, "head")
 
 
 def _is_last(node: fx.Node, reading: Reading) -> bool:
     output, ends = reading.output, reading.ends
-    if reading.flow.ahead(node, lambda n: n is output or n in ends) != (output,):
-        return False
+    return reading.flow.ahead(node, lambda n: n is output or n in ends) == (output,)
+
+
+def _reads_states(node: fx.Node, reading: Reading) -> bool:
+    """Whether the model gives out what a product reads, whose matrix is no table."""
     if _is_table(node, reading):
-        return True
-    sources = reading.flow.back(node, lambda n: n in ends and n is not node)
-    given = {n for n in ops.inputs(output) if n is not node}
-    return not any(
+        return False
+    sources = reading.flow.back(node, lambda n: n in reading.ends and n is not node)
+    given = {n for n in ops.inputs(reading.output) if n is not node}
+    return any(
         _is_state(stream, sources, given, reading) for stream in reading.streams.all
     )
 

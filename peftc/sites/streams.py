@@ -11,6 +11,7 @@ branch of another is in that branch's layer as a whole.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
@@ -79,11 +80,12 @@ def find_streams(
     readers = {strip(norm.x, ops.VIEWS | ops.CASTS): norm for norm in norms}
     streams: list[Stream] = []
     for number, chain in enumerate(chains):
-        chain = _with_norms(chain, readers, flow)
         is_reader = any(a.out in crossing for add in chain for a in _attentions(add))
         stack: Stack = "dec" if is_reader else "enc" if number in feeding else ""
+        chain = _with_inner_convolutions(chain, crossing)
         kinds = "".join(_mixes(add, crossing) for add in chain)
-        streams.append(_numbered(chain, stack, kinds))
+        stream = _numbered(chain, stack, kinds)
+        streams.append(replace(stream, additions=_with_norms(stream, readers, flow)))
     staged = _staged(streams, flow, products)
     return Streams(tuple(_settled(staged)), crossing)
 
@@ -92,6 +94,27 @@ def _numbered(chain: tuple[Addition, ...], stack: Stack, kinds: str) -> Stream:
     numbers = layer_numbers(kinds)
     layers = tuple(number for number in numbers if number is not None)
     return Stream(chain[len(chain) - len(layers) :], layers, stack)
+
+
+def _with_inner_convolutions(
+    chain: tuple[Addition, ...], crossing: frozenset[fx.Node]
+) -> tuple[Addition, ...]:
+    """Where a convolution follows each attention and nothing else is there, it is
+    inside a feed-forward if it mixes no channels."""
+    kinds = "".join(_mixes(addition, crossing) for addition in chain)
+    if not re.fullmatch("(sc)+", kinds):
+        return chain
+    return tuple(map(_without_convolutions, chain))
+
+
+def _without_convolutions(addition: Addition) -> Addition:
+    branches = (
+        replace(branch, mixers=frozenset())
+        if not branch.attentions and all(map(ops.is_depthwise, branch.mixers))
+        else branch
+        for branch in addition.branches
+    )
+    return replace(addition, branches=tuple(branches))
 
 
 def _staged(
@@ -195,20 +218,24 @@ def _mixes(addition: Addition, crossing: frozenset[fx.Node]) -> str:
 
 
 def _with_norms(
-    chain: tuple[Addition, ...], readers: dict[fx.Node, Norm], flow: Flow
+    stream: Stream, readers: dict[fx.Node, Norm], flow: Flow
 ) -> tuple[Addition, ...]:
     """Note the norm of each addition in a post-LN stream.
 
     There the norm alone reads the sum and its result is the next residual; where that
-    cannot be told (at the end, at a stage's end) an addition is as the one before it.
+    cannot be told an addition is as the one before it (at a stage's end), or as the
+    last of the layer before it (at the end).
     """
+    chain, last = stream.additions, stream.layers[-1]
     found: list[Addition] = []
     nexts = [following.base for following in chain[1:]]
     for addition, base in zip_longest(chain, nexts):
         norm = readers.get(addition.sum)
         if norm is not None and _reads_alone(norm, addition.sum, flow):
             is_next = base is not None and _becomes(norm.y, base, flow)
-            if is_next or (found and found[-1].norm is not None):
+            earlier = zip(found, stream.layers, strict=False) if base is None else ()
+            alike = [a for a, n in earlier if n < last] or found
+            if is_next or any(a.norm is not None for a in alike[-1:]):
                 addition = replace(addition, norm=norm)
         found.append(addition)
     return tuple(found)

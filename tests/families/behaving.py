@@ -74,7 +74,7 @@ def row(family: str) -> Row:
         roles=tuple(role for role in ROLES if role in found),
         prefix=case.prefix or extended,
         unresolved=tuple(said),
-        generates=getattr(hf, case.model).can_generate(),
+        generates=case.generates and getattr(hf, case.model).can_generate(),
         differs=case.differs,
         uncached=case.uncached,
         notes=case.notes,
@@ -105,7 +105,8 @@ def behaviour(family: str) -> Behaviour:
     if row(family).prefix == "yes":
         made = peftc.compile(copy.deepcopy(base), f"{SPEC} + {PREFIX}")
     move(made)
-    return Behaviour(is_eager, is_capture, cached(made, inputs))
+    steps = cached(made, inputs) if row(family).generates else None
+    return Behaviour(is_eager, is_capture, steps)
 
 
 def with_weights(family: str) -> Any:
@@ -174,10 +175,8 @@ def move(made: Any) -> None:
 
 
 @torch.no_grad()
-def cached(made: Any, inputs: dict[str, Any]) -> float | None:
+def cached(made: Any, inputs: dict[str, Any]) -> float:
     """The distance between cached generation and recomputation."""
-    if not made.can_generate():
-        return None
     given = {name: v for name, v in inputs.items() if name not in NOT_INPUTS}
     with_cache, without = (generated(made, given, use) for use in (True, False))
     if not torch.equal(with_cache.sequences, without.sequences):
@@ -187,13 +186,13 @@ def cached(made: Any, inputs: dict[str, Any]) -> float | None:
 
 
 def generated(made: Any, given: dict[str, Any], use_cache: bool) -> Any:
+    made.generation_config.pad_token_id = 0
     return made.generate(
         **given,
         use_cache=use_cache,
         do_sample=False,
         min_new_tokens=NEW,
         max_new_tokens=NEW,
-        pad_token_id=0,
         return_dict_in_generate=True,
         output_logits=True,
     )

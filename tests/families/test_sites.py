@@ -32,9 +32,10 @@ def wanted(family: str, mode: str = "eval") -> list[str]:
     return refused or [line for line in lines if not line.startswith("! ")]
 
 
-def found(made: Any) -> list[str]:
+def found(made: Any, family: str) -> list[str]:
+    inputs = CASES[family].inputs
     try:
-        return described(model_view(made))
+        return described(model_view(made, inputs and inputs(made)))
     except PeftcError as refused:
         mode = "train" if made.training else "eval"
         return [f"! {mode} {refused.diagnostics[0].code}"]
@@ -67,7 +68,7 @@ def test_every_family_has_an_expectation() -> None:
 @pytest.mark.parametrize(("family", "mode", "attention"), [*variants()])
 def test_sites(family: str, mode: str, attention: str) -> None:
     made = MODES[mode](model(family, attention))
-    assert found(made) == wanted(family, mode)
+    assert found(made, family) == wanted(family, mode)
     assert made.training is (mode == "train")
 
 

@@ -50,6 +50,8 @@ class Case:
     compiled, if it does not."""
     uncached: str = ""
     """Why cached generation is not full recomputation, if it is not."""
+    generates: bool = True
+    """Whether `generate()`, where the model has it, needs no more than its inputs."""
     prefix: str = ""
     """The code of the diagnostic with which its attentions refuse to be extended."""
     device: str = "meta"

@@ -13,6 +13,7 @@ from torch import nn
 from peftc.sites.cores import Cores
 from peftc.sites.flow import Flow
 from peftc.sites.locate import survey
+from peftc.sites.view import model_view
 from tests.unit.sites.toys import WIDTH, WORDS, Model, graph_of, told
 
 if TYPE_CHECKING:
@@ -170,12 +171,12 @@ OPEN = {
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_masks_that_hide_what_comes_later(name: str) -> None:
-    assert cores(CAUSAL[name]).causal == {"": True}
+    assert set(cores(CAUSAL[name]).causal.values()) == {True}
 
 
 @pytest.mark.parametrize("name", OPEN)
 def test_masks_that_do_not(name: str) -> None:
-    assert cores(OPEN[name]).causal == {"": False}
+    assert set(cores(OPEN[name]).causal.values()) == {False}
 
 
 class Both(nn.Module):
@@ -193,8 +194,28 @@ def test_a_stack_is_causal_if_all_its_layers_are() -> None:
     captured = graph_of(Both(Attend(CAUSAL["flag"]), Attend(OPEN["all"])))
     found = survey(captured.graph, captured.names)
     told = Cores.of(found.found, Flow.of(captured.graph), found.ends)
-    assert told.causal == {"": False}
+    sites = [one.located.site for one in found.found]
+    assert set(told.causal.values()) == {True, False}
+    assert {site.causal for site in told.completed(sites)} == {False}
     assert len(told.heads) == 2
+
+
+class Towers(nn.Module):
+    """A tower whose tokens see later ones, then one whose tokens do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = Both(Attend(OPEN["all"]), Attend(OPEN["all"]))
+        self.causal = Both(Attend(CAUSAL["flag"]), Attend(CAUSAL["flag"]))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.open(x), self.causal(x)
+
+
+def test_each_tower_is_causal_or_not_by_itself() -> None:
+    sites = model_view(Towers(), {"x": torch.zeros(2, 5, WIDTH)}).sites
+    told = {(site.owner.partition(".")[0], site.causal) for site in sites}
+    assert told == {("open", False), ("causal", True)}
 
 
 # --- positions ---------------------------------------------------------------------

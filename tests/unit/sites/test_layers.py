@@ -24,7 +24,7 @@ from peftc.sites.layers import layer_numbers
         ("cccs", "0123"),
         ("ccsfcsf", "0122344"),
         ("csfsf", ".0011"),
-        ("scsc", "0011"),
+        ("scsc", "0123"),
         ("cccscscs", "01234567"),
         ("fff", "000"),
         ("", ""),

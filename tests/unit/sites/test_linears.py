@@ -12,7 +12,7 @@ from transformers.integrations import moe  # registers the grouped product
 from transformers.pytorch_utils import Conv1D
 
 from peftc.sites.linears import Products, find_products
-from tests.unit.sites.toys import Function, graph_of
+from tests.unit.sites.toys import WIDTH, Function, graph_of
 
 if TYPE_CHECKING:
     from peftc.sites.linears import Linear
@@ -210,3 +210,13 @@ def test_a_shared_matrix_is_used_twice() -> None:
     found, _ = products(Function(lambda m, x: x @ m.w @ m.w, w=(8, 8)))
     weights = {linear.anchor.weight for linear in found.linears.values()}
     assert (len(found.linears), len(weights)) == (2, 1)
+
+
+def test_a_table_may_be_read_by_an_index() -> None:
+    def forward(m: Any, x: torch.Tensor) -> Any:
+        chosen = x.sum(-1).topk(2).indices
+        return m.table[torch.arange(5)], m.biases[chosen], m.table[:3], m.table[2]
+
+    captured = graph_of(Function(forward, table=(9, WIDTH), biases=(9, WIDTH)))
+    gathers = find_products(captured.graph, captured.names).gathers.values()
+    assert [captured.names[one.weight] for one in gathers] == ["table"]

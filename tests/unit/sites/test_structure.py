@@ -454,3 +454,44 @@ def test_a_residual_may_be_put_together_from_pieces(layer: type[Layer]) -> None:
     assert found.survey.layers == 2
     assert [s.layer for s in found.sites if s.role == "attn"] == [0, 1]
     assert [s.layer for s in found.sites if s.role == "q"] == [0, 1]
+
+
+class Spread(nn.Module):
+    """A feed-forward whose inner channels each spread to their neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
+        self.spread = nn.Conv1d(INNER, INNER, 3, padding=1, groups=INNER)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.down(F.gelu(self.spread(self.up(x).mT).mT))
+
+
+class Spreading(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.feed = Spread()  # type: ignore[assignment]
+
+
+def test_a_convolution_of_each_channel_is_inside_a_feed_forward() -> None:
+    found = told(Model(Spreading(), Spreading()))
+    assert found.survey.layers == 2
+    assert found.site("layers.1.feed.up:up").layer == 1
+    assert found.site("layers.1.feed.down:ffn").tap
+    assert "layers.0.feed.spread.weight" in found.why
+
+
+class Skipping(Layer):
+    """A layer whose attention is left out for samples drawn at random."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        noise = torch.floor(torch.rand((len(x), 1, 1)) + 0.9)
+        x = x + self.attend(self.norm(x)).div(0.9) * noise
+        return x + self.feed(self.other(x)) * 0.9
+
+
+def test_a_branch_left_out_at_random_is_still_an_output() -> None:
+    found = told(Model(Skipping()))
+    assert found.site("layers.0.attend.d:attn").weight == "layers.0.attend.d.weight"
+    assert found.site("layers.0.feed.last:ffn").weight == ""
