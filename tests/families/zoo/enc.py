@@ -93,6 +93,7 @@ _ENCODERS = {
         "FlaubertConfig",
         _XLM,
         attentions=_EAGER,
+        prefix="PEFT439",
         device="cpu",
     ),
     "fnet": Case(
@@ -219,6 +220,7 @@ _ENCODERS = {
         _XLM,
         attentions=_EAGER,
         quick=True,
+        prefix="PEFT439",
         device="cpu",
         notes="Padding is masked out of the residual after every layer.",
     ),
