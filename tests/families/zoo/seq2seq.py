@@ -139,7 +139,7 @@ CASES = {
         _PROPHETNET,
         attentions=("eager",),
         quick=True,
-        uncached="without any method, its cached generation is not recomputation either",
+        uncached="without a method, its cached generation is not recomputation either",
         notes="The decoder attends in several streams with the same linears: they have "
         "their roles, its self-attentions and whether it is causal are not told.",
     ),
