@@ -142,7 +142,6 @@ CASES = {
         uncached="without a method, its cached generation is not recomputation either",
         notes="The decoder attends in several streams with the same linears: they have "
         "their roles, its self-attentions and whether it is causal are not told.",
-        uncached="Its own generation with a cache is not that without, adapted or not.",
     ),
     "switch-transformers": _eager(
         "SwitchTransformers",
