@@ -83,6 +83,8 @@ def _carry(step: Step, value: torch.fx.Node, at: Inserter) -> torch.fx.Node:
         return value
     if name in ops.SUMS and not step.twice and len(ops.inputs(step.node)) > 1:
         return value
+    if name in ops.CASTS:
+        return _again(step, value, at)
     if name in _LAYOUTS:
         return _laid_out(step.node, value, at)
     others = [n for n in ops.inputs(step.node) if n is not step.operand]

@@ -42,10 +42,12 @@ class Cores:
         finder = HeadFinder(flow, ends)
         heads = {c.located.site.key: _heads(c, finder) for c in cores}
         missing = (c.located.site for c in cores if not heads[c.located.site.key])
+        masks = MaskReader(flow, ends)
+        hidden = (c.located.site for c in cores if not _is_told(c, masks))
         return cls(
             {key: told for key, told in heads.items() if told},
-            _causal(cores, MaskReader(flow, ends)),
-            tuple(map(_unresolved, missing)),
+            _causal(cores, masks),
+            (*map(_unresolved, missing), *map(_hidden, hidden)),
         )
 
     def completed(self, sites: Iterable[Site]) -> Iterator[Site]:
@@ -75,11 +77,28 @@ def _heads(found: Found, finder: HeadFinder) -> Heads | None:
 
 
 def _causal(cores: Iterable[Found], masks: MaskReader) -> dict[str, bool]:
+    """Whether each self-attention is causal; those that do not tell are taken to be:
+    what looks at single tokens is right in either case."""
     return {
-        core.located.site.key: all(masks.is_causal(a.attention) for a in _anchors(core))
+        core.located.site.key: not _is_told(core, masks) or _is_causal(core, masks)
         for core in cores
         if not core.located.site.cross
     }
+
+
+def _is_causal(core: Found, masks: MaskReader) -> bool:
+    return all(masks.is_causal(anchor.attention) for anchor in _anchors(core))
+
+
+def _is_told(core: Found, masks: MaskReader) -> bool:
+    """Whether it is known what an attention hides."""
+    told = all(masks.is_told(anchor.attention) for anchor in _anchors(core))
+    return told or _is_causal(core, masks)
+
+
+def _hidden(site: Site) -> Unresolved:
+    why = "a stored mask may hide later tokens; they are taken to be hidden"
+    return Unresolved(f"order of {site.place}", why)
 
 
 @dataclass

@@ -32,6 +32,20 @@ class MaskReader:
     flow: Flow
     ends: frozenset[fx.Node]
 
+    def is_told(self, attention: Attention) -> bool:
+        """Whether the graph tells what is hidden: the numbers of a stored mask are
+        those of a model with weights, and are not read."""
+        return not any(map(_is_stored_mask, self._made(attention)))
+
+    def _made(self, attention: Attention) -> set[fx.Node]:
+        if attention.softmax is not None:
+            (node, *_) = ops.inputs(attention.softmax)
+        else:
+            node = ops.argument(attention.out, 3, "attn_mask", "attention_mask")
+        if not isinstance(node, torch.fx.Node):
+            return set()
+        return self.flow.back(node, self.ends.__contains__)
+
     def is_causal(self, attention: Attention) -> bool:
         """Whether no query sees a later key."""
         if attention.softmax is not None and attention.scores is not None:
@@ -54,6 +68,13 @@ class MaskReader:
         result = execution.value(node)
         assert isinstance(result, torch.Tensor)
         return result
+
+
+def _is_stored_mask(node: fx.Node) -> bool:
+    sizes, dtype = ops.shape(node), ops.dtype(node)
+    is_square = len(sizes) > 1 and sizes[-1] == sizes[-2]
+    is_mask = dtype.startswith(("float", "bfloat", "bool", "uint8"))
+    return bool(node.meta.get(ops.STORED)) and is_square and is_mask
 
 
 def _is_lower(mask: torch.Tensor) -> bool:

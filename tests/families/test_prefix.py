@@ -88,8 +88,10 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, with_rows)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
 
 OWN = {
+    "bark",
     "big-bird",
     "bigbird-pegasus",
+    "blip",
     "bloom",
     "codegen",
     "convbert",
@@ -110,8 +112,11 @@ OWN = {
     "mvp",
     "openai-gpt",
     "prophetnet",
+    "pvt_v2",
     "rembert",
     "roformer",
+    "timesformer",
+    "wavlm",
     "xglm",
     "xlm",
 }

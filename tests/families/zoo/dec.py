@@ -239,8 +239,8 @@ CASES = {
         _N,
         attentions=_EAGER,
         notes=(
-            "Post-norm; there is no cache.  Its causal mask is a buffer, whose numbers "
-            "a configuration does not hold, so that it is causal is not told.  Its "
+            "Post-norm; there is no cache.  Its mask is a buffer, whose numbers a "
+            "configuration does not hold: later tokens are taken to be hidden.  Its "
             "attention multiplies scores by the mask before it adds one."
         ),
         prefix="PEFT439",

@@ -93,7 +93,6 @@ _ENCODERS = {
         "FlaubertConfig",
         _XLM,
         attentions=_EAGER,
-        prefix="PEFT439",
         device="cpu",
     ),
     "fnet": Case(
@@ -220,7 +219,6 @@ _ENCODERS = {
         _XLM,
         attentions=_EAGER,
         quick=True,
-        prefix="PEFT439",
         device="cpu",
         notes="Padding is masked out of the residual after every layer.",
     ),

@@ -107,7 +107,7 @@ CASES = {
         attentions=EAGER,
         generates=False,
         notes="The mask is stored as a buffer, whose values are not known without"
-        " weights, so it is not told that tokens see no later ones.",
+        " weights: later tokens are taken to be hidden.",
     ),
     "beit": Case(
         "BeitForImageClassification",

@@ -179,6 +179,28 @@ def test_masks_that_do_not(name: str) -> None:
     assert set(cores(OPEN[name]).causal.values()) == {False}
 
 
+class Stored(nn.Module):
+    """A layer whose mask is a buffer of numbers, and one that needs none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Attend(call())
+        self.register_buffer("hidden", torch.full((5, 5), -math.inf).triu(1))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.layer.mix = masked(lambda m: self.hidden)
+        return self.layer(x)
+
+
+def test_a_stored_mask_is_not_read_but_reported() -> None:
+    captured = graph_of(Stored())
+    found = survey(captured.graph, captured.names)
+    told = Cores.of(found.found, Flow.of(captured.graph), found.ends)
+    assert list(told.causal.values()) == [True]
+    (one,) = told.unresolved
+    assert "stored mask" in one.why
+
+
 class Both(nn.Module):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
