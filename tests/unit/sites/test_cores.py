@@ -188,7 +188,8 @@ class Stored(nn.Module):
         self.register_buffer("hidden", torch.full((5, 5), -math.inf).triu(1))
 
     def forward(self, x: torch.Tensor) -> Any:
-        self.layer.mix = masked(lambda m: self.hidden)
+        hidden: Any = self.hidden
+        self.layer.mix = masked(lambda m: hidden)
         return self.layer(x)
 
 
