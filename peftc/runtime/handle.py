@@ -153,14 +153,18 @@ class Handle:
 
     # --- files -----------------------------------------------------------------------
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, record: bool = False) -> Path:
         """Write `folder/adapter.safetensors`; returns its path.
+
+        With `record`, the tensors say which plan and base they belong to, so that
+        `load_state_dict` can check it: for training checkpoints.
 
         Raises:
             PeftcError: PEFT624, PEFT627, or PEFT631 while merged.
         """
         self._require_apart()
-        return write_adapter(Path(folder), adapters.adapter_of(self, Path(folder)))
+        whole = adapters.adapter_of(self, Path(folder))
+        return write_adapter(Path(folder), whole, record=record)
 
     def export(self, folder: str | Path) -> Path:
         """Write an adapter without what only training needs; returns its path.

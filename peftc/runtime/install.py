@@ -23,6 +23,7 @@ from peftc.runtime.needed import add_marks
 from peftc.runtime.parameters import attach
 from peftc.runtime.recipe import GRAPHS, Captures, Recipe
 from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
+from peftc.runtime.resume import add_check
 from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
 from peftc.runtime.tripwire import Switch, add_tripwires
 
@@ -124,6 +125,7 @@ def _take_over(model: nn.Module, handle: Handle) -> None:
     """Everything that changes the behaviour of the instance."""
     add_tripwires(model, handle.attached.owners, handle.switch)
     add_marks(model, handle.attached.owners)
+    add_check(handle)
     for entry in handle.entries:
         entry.module.__dict__["forward"] = entry
     quiet_input_gradients(model)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftc.runtime.needed import remove_marks
 from peftc.runtime.parameters import detach
+from peftc.runtime.resume import remove_check
 from peftc.runtime.saving import ABSENT
 from peftc.runtime.tripwire import remove_tripwires
 
@@ -33,6 +34,7 @@ def remove(handle: Handle) -> None:
                 own["forward"] = entry.previous
     remove_tripwires(model, handle.switch)
     remove_marks(model)
+    remove_check(model)
     detach(model, handle.attached)
     for name, value in handle.own.items():
         del model.__dict__[name]

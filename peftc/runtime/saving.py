@@ -67,8 +67,9 @@ class SavePretrained:
             options.pop("state_dict", None)
             save_merged(self.handle, Path(save_directory), is_main_process, options)
         elif is_main_process:
-            self.handle.save(save_directory)
-            if "state_dict" in options:
+            by_trainer = "state_dict" in options
+            self.handle.save(save_directory, record=by_trainer)
+            if by_trainer:
                 write_index(self.handle, Path(save_directory))
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 FILE = "adapter.safetensors"
 LARGEST_FILE = 16 * 2**30
 """Bytes that are read into memory at most, before anything in a file is known."""
+RECORD = "peftc.record"
+"""The name of a tensor that repeats the metadata, for readers that get tensors only."""
 FORMAT = "peftc-adapter"
 FORMAT_VERSION = "1"
 
@@ -73,15 +75,20 @@ class Expected:
 # --- writing ----------------------------------------------------------------------
 
 
-def write_adapter(folder: Path, adapter: Adapter) -> Path:
+def write_adapter(folder: Path, adapter: Adapter, *, record: bool = False) -> Path:
     """Write `folder/adapter.safetensors`; `adapter.path` takes no part.
+
+    With `record`, RECORD is written as well.
 
     Raises:
         PeftcError: if a tensor is not finite or the disk refuses; an older file is
             then untouched.
     """
     check_finite(adapter.tensors)
-    content = tensor_bytes(_storable(adapter.tensors), metadata=_metadata(adapter))
+    metadata = _metadata(adapter)
+    content = tensor_bytes(
+        _storable(adapter.tensors) | (_record(metadata) if record else {}), metadata
+    )
     target = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +112,11 @@ def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {n: t.detach().to("cpu").contiguous() for n, t in tensors.items()}
+
+
+def _record(metadata: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    text = json.dumps(metadata).encode()
+    return {RECORD: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
 
 
 def _metadata(adapter: Adapter) -> dict[str, str]:
@@ -136,7 +148,7 @@ def read_adapter(place: Path) -> Adapter:
         tensors = load_tensors(content)
     except (SafetensorError, KeyError, ValueError) as error:
         raise fail(DamagedAdapter(path=str(path), problem=str(error))) from None
-    return _adapter(path, _header(content), tensors)
+    return from_metadata(path, _header(content), tensors)
 
 
 def _content(path: Path) -> bytes:
@@ -168,9 +180,14 @@ def _header(content: bytes) -> Mapping[str, str]:
     return metadata
 
 
-def _adapter(
+def from_metadata(
     path: Path, metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]
 ) -> Adapter:
+    """The adapter that these tensors and this metadata are.
+
+    Raises:
+        PeftcError: PEFT622 if the metadata is not that of an adapter.
+    """
     if problem := _unknown(metadata):
         raise fail(UnknownFormat(path=str(path), problem=problem))
     return Adapter(
@@ -182,7 +199,7 @@ def _adapter(
         seed=int(metadata["seed"]),
         version=metadata["peftc_version"],
         any_base=metadata.get("any_base") == "true",
-        tensors=tensors,
+        tensors={n: t for n, t in tensors.items() if n != RECORD},
     )
 
 

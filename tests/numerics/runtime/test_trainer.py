@@ -18,6 +18,7 @@ from tests.numerics.runtime.tiny import (
     hooked,
     llama,
     logits,
+    refused,
     tokens,
     twin,
 )
@@ -82,6 +83,25 @@ def test_training_saving_and_resuming(
     assert torch.equal(logits(model.eval()), logits(other.eval()))
     third = load(twin(base), tmp_path / "a" / f"checkpoint-{STEPS}")
     assert torch.equal(logits(third), logits(model))
+
+
+def test_a_checkpoint_of_another_base_or_plan_is_refused(
+    base: Any, tmp_path: Path
+) -> None:
+    train(tuned(base), tmp_path / "a", max_steps=2)
+    checkpoint = str(tmp_path / "a" / "checkpoint-2")
+    changed = twin(base)
+    with torch.no_grad():
+        changed.lm_head.weight[0, 0] += 1
+    for model, code in (
+        (tuned(changed), "PEFT625"),
+        (compile(twin(base), "lora(q, v, r=2, dropout=0.1, alpha=3)"), "PEFT626"),
+    ):
+        before = [parameter.clone() for _, parameter in added(model)]
+        with refused(code):
+            train(model, tmp_path / "b", resume=checkpoint)
+        for (name, now), then in zip(added(model), before, strict=True):
+            assert torch.equal(now, then), name
 
 
 def test_the_best_checkpoint_is_loaded_at_the_end(base: Any, tmp_path: Path) -> None:

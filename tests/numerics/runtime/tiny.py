@@ -209,6 +209,8 @@ def snapshot(model: Any) -> dict[str, Any]:
         "flags": {n: p.requires_grad for n, p in model.named_parameters()},
         "modules": {n: type(m) for n, m in modules.items()},
         "hooks": {n: dict(m._forward_pre_hooks) for n, m in modules.items()},
+        "later hooks": {n: dict(m._forward_hooks) for n, m in modules.items()},
+        "loading": dict(model._load_state_dict_pre_hooks),
         "own": {n: set(m.__dict__) for n, m in modules.items()},
     }
 
