@@ -1,9 +1,9 @@
 """A training checkpoint is checked before it is loaded.
 
 Transformers' Trainer resumes by `load_state_dict`, which is given tensors and nothing
-else.  Its checkpoints have one tensor more, RECORD, that holds what else an adapter file
-says.  In: a handle.  Out: a hook on its model that takes RECORD out of what is loaded
-and makes the checks of `Handle.load`.
+else.  Its checkpoints have one tensor more, RECORD, that holds what an adapter file
+says in its metadata.  In: a handle.  Out: a hook on its model that takes RECORD out of
+what is loaded and makes the checks of `Handle.load`.
 """
 
 from __future__ import annotations
