@@ -25,6 +25,7 @@ MODULES = (
     "rewrite",
     "runtime",
     "artefact",
+    "packages",
     "cli",
     "internal",
 )

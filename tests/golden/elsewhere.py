@@ -80,6 +80,7 @@ ELSEWHERE = {
     "PEFT632": _MERGE + "test_a_bias_is_created_and_taken_away",
     "PEFT310": "tests/unit/plan/test_build.py::test_an_unknown_dtype_is_refused",
     "PEFT311": _RUNTIME + "test_memory.py::test_a_step_has_whole_sizes",
+    "PEFT633": "tests/unit/sites/test_interfaces.py::test_what_is_missing_is_said",
     "PEFT306": "tests/unit/plan/test_text.py::test_something_else_is_no_plan",
     "PEFT660": "tests/ecosystem/test_cli.py::"
     "test_what_peftc_did_not_write_is_not_replaced",
