@@ -147,14 +147,16 @@ def writes(node: fx.Node) -> bool:
     return marked or "out" in node.kwargs
 
 
-def _drop_dead(graph: fx.Graph) -> None:
-    """Erase what nobody reads and what changes nothing.
+def _drop_dead(graph: fx.Graph, unread: set[fx.Node]) -> None:
+    """Erase what nobody reads any more and what changes nothing.
 
-    `Graph.eliminate_dead_code` would go on to the bodies in the graph, such as the
-    backward of a `torch.autograd.Function`, and drop what writes in place there.
+    What was unread before is there for its effect: an end of a vmap, for instance.
+    `Graph.eliminate_dead_code` would drop that, and go on to the bodies in the graph,
+    such as the backward of a `torch.autograd.Function`, and drop what writes in place.
     """
     for node in reversed(graph.nodes):
-        if not node.users and not node.is_impure() and not writes(node):
+        kept = node in unread or node.is_impure() or writes(node)
+        if not node.users and not kept:
             graph.erase_node(node)
 
 
@@ -210,10 +212,11 @@ class Manager:
     def rewrite(self, capture: Capture, plan: Plan) -> int:
         """Run the graph passes; the graph is edited in place.  Returns all rewrites."""
         total = 0
+        unread = {node for node in capture.graph.nodes if not node.users}
         for one in self._stage("graph", (Fact.BOUND,)):
             total += self._timed(one, capture, plan)
             self._show(one.name, capture.graph)
-        _drop_dead(capture.graph)
+        _drop_dead(capture.graph, unread)
         capture.graph.lint()
         return total
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from peftc.sites.anchors import Anchor, Capture, Edit, Located
     from peftc.view import Site
 
-SAME_WEIGHT = ("t", "transpose", "permute", "to", "getattr", "contiguous", "detach")
+SAME_WEIGHT = (
+    *("t", "transpose", "permute", "getattr", "contiguous", "detach"),
+    *("to", "type", "float"),
+)
 """Operations through which a weight is still that weight."""
 
 SPLIT = ("split", "chunk", "getitem", "narrow")

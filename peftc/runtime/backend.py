@@ -24,7 +24,7 @@ from peftc.rewrite.print import graph_text
 from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
 from peftc.runtime.needed import erase
-from peftc.sites.anchors import Capture
+from peftc.sites.anchors import Capture, Located
 from peftc.sites.capture import ties
 from peftc.sites.locate import locate
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import weakref
 
     from peftc.runtime.recipe import Captures, Recipe
+    from peftc.view import Site
 
 Code: TypeAlias = Callable[..., Any]
 Ties: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -96,11 +97,32 @@ class Backend:
         """
         plan = self.recipe.plan
         found = locate(graph, binding.base, tied)
-        located = {o.site.key: o for o in found if o.site.key in binding.training}
+        known = {one.site.key: one for one in found}
+        bound = [r.site for r in plan.rewrites if r.site.key in binding.training]
+        pairs = ((s.key, known.get(s.key) or _by_weight(s, found)) for s in bound)
+        located = {key: one for key, one in pairs if one is not None}
         used = {path: node for node, path in binding.base.items()}
         check_located(plan, located, used, found)
         capture = Capture(graph, located, binding.tensors, binding.training)
         self.recipe.manager.rewrite(capture, plan)
+
+
+def _by_weight(site: Site, found: Sequence[Located]) -> Located | None:
+    """A whole linear whose role this graph does not tell, or tells otherwise.
+
+    A part of the model, or a hook that gives out a value, can hide what a linear is
+    for; what it computes is the same.
+    """
+    if site.kind != "linear" or site.rows is not None:
+        return None
+    same = [
+        anchor
+        for one in found
+        for anchor in one.anchors
+        if (one.site.kind, one.site.weight, one.site.rows)
+        == ("linear", site.weight, None)
+    ]
+    return Located(site, tuple(same)) if same else None
 
 
 def check_owners(

@@ -33,9 +33,10 @@ SPEC = (
 LINEARS = "linear?, router?"
 ROOT = Path(__file__).parents[2]
 EXPECTED = Path(__file__).parent / "expected"
+NEW = ".peftc."
 QUICK = ("llama", "bloom")
 ONLY_FLOAT32 = ("fnet",)
-"""Families with an operator that the CPU has in no other dtype (a Fourier transform)."""
+"""Families with an operator that the CPU has in no other dtype."""
 
 
 def exceptions() -> dict[str, str]:
@@ -51,6 +52,10 @@ EXCEPTIONS = exceptions()
 # --- models and inputs ----------------------------------------------------------------
 
 
+def expectation(family: str) -> str:
+    return (EXPECTED / f"{family}.sites").read_text(encoding="utf-8")
+
+
 def base_of(family: str) -> Any:
     """A model with random norms and biases, in training if that can be traced."""
     made = model(family, device="cpu").float()
@@ -60,8 +65,7 @@ def base_of(family: str) -> Any:
             if parameter.ndim == 1:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_(0.1 * noise)
-    text = (EXPECTED / f"{family}.sites").read_text(encoding="utf-8")
-    return made.train("! train " not in text)
+    return made.train("! train " not in expectation(family))
 
 
 def inputs(family: str, made: Any) -> dict[str, Any]:
@@ -143,7 +147,7 @@ def numbers(run: Any, made: Any, given: Mapping[str, Any], train: bool) -> Numbe
     if train:
         sums = [o * torch.linspace(-1, 1, o.numel()).view(o.shape) for o in outputs]
         torch.stack([one.sum() for one in sums if one.requires_grad]).sum().backward()
-    own = ((n, p) for n, p in made.named_parameters() if ".peftc." not in n)
+    own = ((n, p) for n, p in made.named_parameters() if NEW not in n)
     gradients = {n: p.grad.clone() for n, p in own if p.grad is not None}
     return Numbers(tuple(o.detach() for o in outputs), gradients)
 
@@ -156,17 +160,22 @@ def in_bfloat16(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: cast(value) for name, value in given.items()}
 
 
-def slowly(family: str) -> Any:
-    marks = () if family in QUICK else (pytest.mark.slow,)
-    return pytest.param(family, marks=marks)
+def families() -> list[Any]:
+    """Those whose forward can be traced."""
+    return [
+        pytest.param(family, marks=() if family in QUICK else (pytest.mark.slow,))
+        for family in FAMILIES
+        if "! eval " not in expectation(family)
+    ]
 
 
-@pytest.mark.parametrize("family", [slowly(family) for family in FAMILIES])
+@pytest.mark.parametrize("family", families())
 def test_identity(family: str) -> None:
     base = base_of(family)
     given, made = inputs(family, base), compiled(base)
     mine = numbers(made, made, given, train=True)
     assert any(torch.any(one != 0) for one in mine.gradients.values())
+    assert [n for n, p in made.named_parameters() if NEW in n and p.grad is None] == []
     eager = numbers(base, base, given, train=True)
     assert bool(mine.differences(eager)) is (family in EXCEPTIONS)
     run = captured(base)

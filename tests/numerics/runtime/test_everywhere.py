@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+import peftc
 from tests.numerics.runtime.tiny import (
     added,
     bart,
@@ -123,6 +124,20 @@ def test_parts(family: str) -> None:
         if part(model) in (model.get_encoder(), model.get_decoder()):
             given = {"input_ids": tokens()}
         agree(model, reference, lambda m: part(m)(**given))  # noqa: B023
+
+
+def test_a_hook_that_gives_out_a_value_hides_no_linear() -> None:
+    """With the last states as an output, the head looks like a pooler."""
+    model = small()
+    peftc.compile(model, "lora(head, r=2)")
+    with torch.no_grad():
+        for _, parameter in added(model):
+            parameter.add_(0.5)
+    said = logits(model)
+    states = []
+    model.model.norm.register_forward_hook(lambda *given: states.append(given[2]))
+    assert torch.equal(logits(model), said)
+    assert states[0].shape == (2, 6, 32)
 
 
 # --- dtypes, gradients, modes --------------------------------------------------------
