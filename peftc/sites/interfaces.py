@@ -36,6 +36,7 @@ PRIVATE = (
     "torch._dynamo.disable",
     "torch._dynamo.exc.BackendCompilerFailed",
     "torch._dynamo.exc.FailOnRecompileLimitHit",
+    "torch._dynamo.exc.InternalTorchDynamoError",
     "torch._dynamo.exc.Unsupported",
     "torch._dynamo.lookup_backend",
     "torch._dynamo.trace_rules",
