@@ -57,12 +57,12 @@ def _leave_out_requests() -> None:
             setattr(getattr(builtin, owner), name, _lenient(method))
 
 
-@functools.cache
 def _look_into_attentions() -> None:
     """Let Dynamo trace what `nn.MultiheadAttention` calls, in the whole process.
 
     It would keep it as one operator, which no product with a weight can be told from.
-    What is computed is the same.
+    What is computed is the same.  `torch._dynamo.reset()` makes the rules anew, so this
+    is said before every capture.
     """
     rules = trace_rules.get_torch_obj_rule_map()
     rules.pop(F.multi_head_attention_forward, None)

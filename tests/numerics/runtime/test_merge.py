@@ -149,9 +149,11 @@ def test_a_merged_model_runs_as_a_plain_one() -> None:
     torch.testing.assert_close(model.lm_head(inner), tuned, rtol=0, atol=1e-5)
     assert model.peftc.captures.count == graphs
     model.generate(input_ids=tokens(), max_new_tokens=2)
+    linear = model.model.layers[0].self_attn.q_proj
+    linear(torch.zeros(1, 32))
     model.peftc.unmerge()
     with refused("PEFT601"):
-        model.model(input_ids=tokens())
+        linear(torch.zeros(1, 32))
 
 
 def test_a_bias_is_created_and_taken_away(tmp_path: Path) -> None:
