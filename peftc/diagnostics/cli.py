@@ -122,7 +122,12 @@ class PassesOutOfOrder(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadableFile(Diagnostic):
-    """A file that a command needs cannot be read, or is not what it should be."""
+    """A file that a command needs cannot be read, or is not what it should be.
+
+    Example: `peftc diff a.plan b.plan` where `b.plan` is a folder, or no plan.
+
+    Fix: name a file that the command says it takes (`peftc COMMAND --help`).
+    """
 
     code: ClassVar[str] = "PEFT667"
     title: ClassVar[str] = "cannot read this file"
@@ -134,7 +139,13 @@ class UnreadableFile(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class NotUsable(Diagnostic):
-    """`peftc doctor` found that peftc cannot do its work in this environment."""
+    """`peftc doctor` found that peftc cannot do its work in this environment.
+
+    It captures, rewrites and runs a small model; one of these steps failed, or a package
+    that it needs is missing or of another version.
+
+    Fix: what the table names: mostly `pip install` with the versions of constraints.txt.
+    """
 
     code: ClassVar[str] = "PEFT668"
     title: ClassVar[str] = "something here does not work"
@@ -160,7 +171,13 @@ class FailsAgain(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class FailsDifferently(Diagnostic):
-    """`peftc replay` ran the stage of a reproducer, and it failed in another way."""
+    """`peftc replay` ran the stage of a reproducer, and it failed in another way.
+
+    Something between the crash and now has changed: peftc, torch, transformers, or the
+    files of the reproducer.  The old failure may be mended and hide another.
+
+    Fix: compare the versions that the reproducer notes with those of `peftc doctor`.
+    """
 
     code: ClassVar[str] = "PEFT670"
     title: ClassVar[str] = "it fails, but differently"

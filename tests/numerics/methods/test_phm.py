@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,18 @@ def dense(
     return found[0], found[1]
 
 
+def adapted(
+    matrices: tuple[torch.Tensor, torch.Tensor],
+    offsets: tuple[torch.Tensor, torch.Tensor],
+    _: Any,
+    __: Any,
+    h: torch.Tensor,
+) -> torch.Tensor:
+    """What a forward hook gives in the place of h."""
+    (down, up), (bd, bu) = matrices, offsets
+    return h + F.linear(F.gelu(F.linear(h, down, bd)), up, bu)
+
+
 def test_a_phm_adapter_is_a_dense_one() -> None:
     made, untouched, named = compiled()
     (rule,) = (p for n, p in named.items() if n.endswith(".P"))  # of all layers
@@ -49,20 +62,9 @@ def test_a_phm_adapter_is_a_dense_one() -> None:
         at = f"{owner}.peftc.ffn.phm."
         down, up = dense(rule, named, at)
         assert torch.linalg.matrix_rank(down) <= TERMS * TERMS * RANK < INNER
-        bd, bu = named[f"{at}bd"], named[f"{at}bu"]
-
-        def adapted(
-            _: Any,
-            __: Any,
-            h: torch.Tensor,
-            d: torch.Tensor = down,
-            u: torch.Tensor = up,
-            bd: torch.Tensor = bd,
-            bu: torch.Tensor = bu,
-        ) -> torch.Tensor:
-            return h + F.linear(F.gelu(F.linear(h, d, bd)), u, bu)
-
-        untouched.get_submodule(owner).register_forward_hook(adapted)
+        offsets = named[f"{at}bd"], named[f"{at}bu"]
+        hook = partial(adapted, (down, up), offsets)
+        untouched.get_submodule(owner).register_forward_hook(hook)
     ids = torch.arange(2, 12).view(2, 5)
     got, wanted = made(input_ids=ids).logits, untouched(input_ids=ids).logits
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
