@@ -141,10 +141,11 @@ class UnreadableFile(Diagnostic):
 class NotUsable(Diagnostic):
     """`peftc doctor` found that peftc cannot do its work in this environment.
 
-    It captures, rewrites and runs a small model; one of these steps failed, or a package
-    that it needs is missing or of another version.
+    It captures, rewrites and runs a small model; one of these steps failed, or a
+    package that it needs is missing or of another version.
 
-    Fix: what the table names: mostly `pip install` with the versions of constraints.txt.
+    Fix: what the table names, mostly `pip install` with the versions of
+    constraints.txt.
     """
 
     code: ClassVar[str] = "PEFT668"
