@@ -113,7 +113,7 @@ def _longer(
     value = _before(call.value, [one.values for one in made], at)
     query, options = call.query, call.options
     if call.mask is not None:
-        options = {**options, "attn_mask": _wider(call.mask, count, at)}
+        options = {**options, "attn_mask": _wider(call, count, at)}
     elif options["is_causal"]:
         query = at.put(F.pad, query, (0, 0, count, 0))
     target: Any = use.anchor.attention.out.target
@@ -130,8 +130,13 @@ def _before(own: fx.Node, rows: list[fx.Node], at: Inserter) -> fx.Node:
     return at.put(torch.cat, [*spread, own], -2)
 
 
-def _wider(mask: fx.Node, count: int, at: Inserter) -> fx.Node:
-    """A mask with columns before it that hide nothing."""
+def _wider(call: Call, count: int, at: Inserter) -> fx.Node:
+    """The mask with columns before it that hide nothing."""
+    mask = call.mask
+    assert mask is not None
+    if example(mask).shape[-1] == 1:  # one column for all keys
+        kept = (-1,) * (example(mask).dim() - 1)
+        mask = at.put("expand", mask, (*kept, length(call.key, -2, at)))
     seen = True if example(mask).dtype is torch.bool else 0.0
     return at.put(F.pad, mask, (count, 0), "constant", seen)
 

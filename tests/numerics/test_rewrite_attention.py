@@ -121,6 +121,13 @@ def fused_bool(parts: Parts) -> torch.Tensor:
     return F.scaled_dot_product_attention(parts.query, key, value, parts.seen)
 
 
+def fused_column(parts: Parts) -> torch.Tensor:
+    """One column of the mask stands for all keys."""
+    key, value = repeated(parts)
+    seen = torch.ones(1, 1, parts.query.shape[2], 1, dtype=torch.bool)
+    return F.scaled_dot_product_attention(parts.query, key, value, seen)
+
+
 def fused_added(parts: Parts) -> torch.Tensor:
     key, value = repeated(parts)
     mask = added_mask(parts) + parts.bias
@@ -224,6 +231,7 @@ SPELLINGS = {
     "fused": Meaning(fused(), causal=False),
     "fused-causal": Meaning(fused(is_causal=True)),
     "fused-bool": Meaning(fused_bool),
+    "fused-column": Meaning(fused_column, causal=False),
     "fused-bool-grouped": Meaning(fused_bool, shared=2),
     "fused-added-scaled": Meaning(fused_added, scale=0.3, biased=True),
     "fused-grouped": Meaning(fused_grouped, shared=2),

@@ -154,6 +154,7 @@ CASES = {
             "mamba_dt_rank": 5,
             "use_mamba_kernels": False,
         },
+        differs="Its scan takes another path under the tracer",
         notes=(
             "State-space layers have linears without a role; the product of "
             "`dt_proj` is not one with its bias. Half of the feed-forwards are "
@@ -214,6 +215,7 @@ CASES = {
             "vocab_size": 96,
         },
         attentions=_EAGER,
+        differs="Its scan takes another path under the tracer",
         notes=(
             "No attention: linears have no role, and `linear` and paths select them."
         ),
