@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 P = 3
-SPEC = f"prefix(k, v, p={P}, positions=keep)"
-SHIFTED = f"prefix(k, v, p={P})"
+SPEC = f"prefix(attention, p={P}, positions=keep)"
+SHIFTED = f"prefix(attention, p={P})"
 NAME = "with_rows"
 
 

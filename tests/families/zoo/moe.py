@@ -229,6 +229,7 @@ CASES = {
             "layer_types": ["linear_attention", "full_attention"],
             "block_size": 4,
         },
+        uncached="Its own generation with a cache is not like recomputation",
         notes=(
             "Linear attention is no attention that is known: its linears have "
             "no role. The residual goes through the norms, as in post-norm "
