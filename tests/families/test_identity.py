@@ -65,6 +65,7 @@ def base_of(family: str) -> Any:
             if parameter.ndim == 1:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_(0.1 * noise)
+    made.requires_grad_(True)  # some keep parts of theirs frozen
     return made.train("! train " not in expectation(family))
 
 

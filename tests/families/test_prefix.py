@@ -104,23 +104,27 @@ OWN = {
     "gpt-neo",
     "gptj",
     "ibert",
+    "llava",
     "longt5",
     "luke",
     "megatron-bert",
     "mpnet",
     "mpt",
+    "musicgen",
     "mvp",
     "openai-gpt",
     "prophetnet",
     "pvt_v2",
     "rembert",
     "roformer",
+    "siglip",
     "timesformer",
     "wavlm",
     "xglm",
     "xlm",
 }
-"""Families that call no attention function, or not everywhere."""
+"""Families that call no attention function, or not everywhere, or in layers too whose
+results are not read."""
 
 BY_PROMPT = ("codegen", "falcon", "falcon-new", "gpt-neo", "gptj", "xglm")
 """Of these, families whose attention knows positions by rotation or by a table only: a
