@@ -119,6 +119,7 @@ OWN = {
     "roformer",
     "siglip",
     "timesformer",
+    "vit_mae",
     "wavlm",
     "xglm",
     "xlm",
