@@ -22,19 +22,26 @@ if TYPE_CHECKING:
 MOVED = "tokens start at a later position"
 
 
-def moved_tables(rewrites: Iterable[Rewrite], view: ModelView) -> Iterator[Rewrite]:
-    """The tables of positions of each stack whose self-attentions move the start.
+def starts_of(rewrites: Iterable[Rewrite]) -> dict[str, int]:
+    """Where tokens start in each stack whose self-attentions move them.
 
     A token has one position in all layers: the furthest that any layer asks for.
-
-    Raises:
-        PeftcError: if no position is left for a token.
     """
     starts: dict[str, int] = {}
     for rewrite in rewrites:
         if rewrite.start and not rewrite.site.cross:
             stack = rewrite.site.stack
             starts[stack] = max(rewrite.start, starts.get(stack, 0))
+    return starts
+
+
+def moved_tables(rewrites: Iterable[Rewrite], view: ModelView) -> Iterator[Rewrite]:
+    """The tables of positions of each stack in which the first token is moved.
+
+    Raises:
+        PeftcError: if no position is left for a token.
+    """
+    starts = starts_of(rewrites)
     told = {site.stack for site in view.sites if site.role == "pos"}
     missing = [u for u in view.unresolved if "pos" in u.roles]
     if missing and not starts.keys() <= told:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from peftc.plan.positions import starts_of
 from peftc.rewrite.edit import now, replace
 from peftc.rewrite.insert import Inserter
 from peftc.rewrite.uses import anchors
@@ -19,8 +20,8 @@ from peftc.sites.anchors import AttentionAnchor, Edit, EmbeddingAnchor, Position
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peftc.plan.types import Plan, Rewrite
-    from peftc.sites.anchors import Capture
+    from peftc.plan.types import Plan
+    from peftc.sites.anchors import Anchor, Capture
 
 START = "start"
 
@@ -43,20 +44,16 @@ def move(capture: Capture, plan: Plan) -> int:
 def _reads(capture: Capture, plan: Plan) -> Iterator[tuple[PositionRead, Moved]]:
     """Every read of positions, with a site and the start; those of layers that share
     their rotations are one."""
+    starts = starts_of(plan.rewrites)
     for rewrite in plan.rewrites:
-        start = _start(rewrite, plan)
-        for anchor in anchors(capture, rewrite) if start else ():
-            if isinstance(anchor, EmbeddingAnchor):
-                read = PositionRead(anchor.index, anchor.call)
-                yield read, (rewrite.site.key, start)
-            elif isinstance(anchor, AttentionAnchor):
-                for read in anchor.turned:
-                    yield read, (rewrite.site.key, start)
+        if rewrite.start and not rewrite.site.cross:
+            moved = (rewrite.site.key, starts[rewrite.site.stack])
+            for anchor in anchors(capture, rewrite):
+                yield from ((read, moved) for read in _of(anchor))
 
 
-def _start(rewrite: Rewrite, plan: Plan) -> int:
-    """The start of the stack: one for all its layers, the furthest asked for."""
-    if not rewrite.start or rewrite.site.cross:
-        return 0
-    stack = rewrite.site.stack
-    return max(r.start for r in plan.rewrites if r.site.stack == stack)
+def _of(anchor: Anchor) -> tuple[PositionRead, ...]:
+    """Where positions are read at an anchor."""
+    if isinstance(anchor, EmbeddingAnchor):
+        return (PositionRead(anchor.index, anchor.call),)
+    return anchor.turned if isinstance(anchor, AttentionAnchor) else ()

@@ -11,6 +11,8 @@ import math
 import pytest
 import torch
 
+import peftc
+from tests.families.cases import model
 from tests.numerics.test_rewrite_attention import (
     HEADS,
     SCALE,
@@ -40,3 +42,16 @@ def test_concatenated_rows_are_a_second_attention(name: str) -> None:
     split = split + share * (new.softmax(-1) @ values)
     wanted = model.after(x.double(), split)
     torch.testing.assert_close(got, wanted.float(), rtol=2e-5, atol=2e-5)
+
+
+def test_rows_of_a_cross_attention_move_no_token() -> None:
+    """However many they are, tokens start where the self-attentions say."""
+    seen = []
+    for positions in ("shift", "keep"):
+        made = model("bart", device="cpu")
+        cross = f"prefix(attention, p=6, positions={positions}) @ dec @ cross"
+        peftc.compile(made, f"prefix(attention, p=2) @ dec @ self + {cross}")
+        ids = torch.arange(3, 13).view(2, 5)
+        with torch.no_grad():
+            seen.append(made(input_ids=ids, decoder_input_ids=ids).logits)
+    assert torch.equal(*seen)

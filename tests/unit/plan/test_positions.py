@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import pytest
 
 from peftc.diagnostics.core import PeftcError
-from peftc.plan.positions import moved_tables
+from peftc.plan.positions import moved_tables, starts_of
 from peftc.plan.types import Rewrite
 from peftc.view import Site, Unresolved
 from tests.views import toy
@@ -41,6 +41,10 @@ def starts(*rewrites: Rewrite) -> dict[str, int]:
 def test_a_table_moves_with_the_attentions_of_its_stack() -> None:
     assert starts(at(3), at(5), at(0)) == {"wpe:table": 5}
     assert starts(at(2, "enc")) == {"enc:table": 2}
+
+
+def test_cross_attentions_move_no_token_of_their_stack() -> None:
+    assert starts_of([at(2, "dec"), at(6, "dec", cross=True)]) == {"dec": 2}
 
 
 def test_nothing_moves_that_need_not() -> None:
