@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from peftc.pipeline import Fact, plan_pass
-from peftc.plan.types import DTYPE_BYTES, Memory, Plan
+from peftc.plan.types import DTYPE_BYTES, Memory, Plan, stored
 
 if TYPE_CHECKING:
     from peftc.plan.types import AddedTensor, Rewrite
@@ -43,12 +43,7 @@ def estimate_memory(plan: Plan) -> Plan:
 
 def _added(plan: Plan) -> list[tuple[AddedTensor, int]]:
     """Every tensor that is stored, a shared one once, with its bytes."""
-    unique = {
-        (t.shared or r.site.key, t.name): (t, t.count * _width(plan, r))
-        for r in plan.rewrites
-        for t in r.tensors
-    }
-    return list(unique.values())
+    return [(t, t.count * _width(plan, r)) for r, t in stored(plan.rewrites)]
 
 
 def _width(plan: Plan, rewrite: Rewrite) -> int:

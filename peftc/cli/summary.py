@@ -13,10 +13,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from peftc.plan.types import stored
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from peftc.plan.types import Application, Memory, Plan, Rewrite
+    from peftc.plan.types import Application, Memory, Plan, Rewrite, Storage
     from peftc.view import Site
 
 
@@ -44,14 +46,9 @@ def _groups(rewrites: Sequence[Rewrite]) -> Iterable[list[Rewrite]]:
 def _trained(groups: Iterable[list[Rewrite]]) -> Iterator[tuple[list[Rewrite], int]]:
     """Each group with its trained scalars; what is shared counts where it comes first,
     so that the numbers add up to the plan's."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[Storage] = set()
     for group in groups:
-        unique = {
-            (t.shared or r.site.key, t.name): t.count
-            for r in group
-            for t in r.tensors
-            if t.kind == "param"
-        }
+        unique = {r.storage(t): t.count for r, t in stored(group) if t.kind == "param"}
         yield group, sum(n for key, n in unique.items() if key not in seen)
         seen |= unique.keys()
 

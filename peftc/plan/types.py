@@ -11,6 +11,8 @@ from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from peftc.expr.program import Program
     from peftc.syntax.ast import Method
     from peftc.view import Site
@@ -34,6 +36,9 @@ DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 """What the dtype of added tensors can be told to be."""
 
 Knob: TypeAlias = int | float | str | bool
+
+Storage: TypeAlias = tuple[str, str]
+"""A share group or a site, and the name of a tensor."""
 
 MergeClass: TypeAlias = Literal["exact", "exact+bias", "none", "unknown"]
 
@@ -110,6 +115,10 @@ class Rewrite:
         """Every added tensor at this site."""
         return tuple(t for a in self.applications for t in a.all_tensors)
 
+    def storage(self, tensor: AddedTensor) -> Storage:
+        """What tells the storage of one of its tensors from all others of a plan."""
+        return tensor.shared or self.site.key, tensor.name
+
     @property
     def stacked(self) -> frozenset[str]:
         """The names of the added tensors that have an axis of experts."""
@@ -175,10 +184,15 @@ class Plan:
     @property
     def trainable(self) -> int:
         """Unique scalars that receive gradients; shared tensors count once."""
-        unique = {
-            (t.shared or r.site.key, t.name): t.count
-            for r in self.rewrites
-            for t in r.tensors
-            if t.kind == "param"
-        }
-        return sum(unique.values())
+        return sum(t.count for _, t in stored(self.rewrites) if t.kind == "param")
+
+
+def stored(rewrites: Iterable[Rewrite]) -> Iterator[tuple[Rewrite, AddedTensor]]:
+    """Every tensor that is stored, a shared one with the rewrite where it is first."""
+    seen: set[Storage] = set()
+    for rewrite in rewrites:
+        for tensor in rewrite.tensors:
+            storage = rewrite.storage(tensor)
+            if storage not in seen:
+                seen.add(storage)
+                yield rewrite, tensor

@@ -62,12 +62,12 @@ def _tensors(
     adapter: Adapter, plan: Plan, parts: tuple[Part, ...]
 ) -> Mapping[str, torch.Tensor]:
     """The tensors of an adapter by path, and those of its folded parts."""
-    paths = {(t.shared or r.site.key, t.name): path for r, t, path in added(plan)}
+    paths = {r.storage(t): path for r, t, path in added(plan)}
     found = dict(adapter.tensors)
     for part in parts:
         site = part.rewrite.site
         given = {
-            t.name: adapter.tensors[paths[t.shared or site.key, t.name]]
+            t.name: adapter.tensors[paths[part.rewrite.storage(t)]]
             for t in part.rewrite.tensors
         }
         dtype = given[part.like].dtype

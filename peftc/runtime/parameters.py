@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from peftc.plan.types import stored
 from peftc.runtime.fit import check_fit
 from peftc.runtime.initial import Evaluate, initial_value
 from peftc.runtime.names import (
@@ -28,7 +29,7 @@ from peftc.runtime.names import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from peftc.plan.types import AddedTensor, Plan, Rewrite
+    from peftc.plan.types import AddedTensor, Plan, Rewrite, Storage
     from peftc.view import Rows, Site
 
 EvaluateAt: TypeAlias = "Mapping[str, Evaluate]"
@@ -84,13 +85,13 @@ def detach(model: nn.Module, attached: Attached) -> None:
 def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> Mapping[str, Slot]:
     """The child for each owner, outside the model still."""
     slots: dict[str, Slot] = {}
-    shared: dict[tuple[str, str], torch.Tensor] = {}
+    shared: dict[Storage, torch.Tensor] = {}
     for rewrite in plan.rewrites:
         site = rewrite.site
         top = slots.setdefault(site.owner, Slot())
         base = like(model, site)
         for tensor in rewrite.tensors:
-            key = (tensor.shared or site.key, tensor.name)
+            key = rewrite.storage(tensor)
             if key not in shared:
                 at = evaluate.get(site.key)
                 shared[key] = _make(tensor, plan, site, base, at)
@@ -153,10 +154,5 @@ def _numbers(rows: Rows, base: torch.Tensor) -> torch.Tensor:
 
 def added(plan: Plan) -> Iterator[tuple[Rewrite, AddedTensor, str]]:
     """Every added tensor that is stored once, with its rewrite and its path."""
-    seen: set[tuple[str, str]] = set()
-    for rewrite in plan.rewrites:
-        for tensor in rewrite.tensors:
-            key = (tensor.shared or rewrite.site.key, tensor.name)
-            if key not in seen:
-                seen.add(key)
-                yield rewrite, tensor, tensor_path(rewrite.site, tensor)
+    for rewrite, tensor in stored(plan.rewrites):
+        yield rewrite, tensor, tensor_path(rewrite.site, tensor)
