@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cores:
-    """Heads by site key, and whether each self-attention is causal."""
+    """Heads by site key, and whether each self-attention is causal; those that do not
+    tell are taken to be: what looks at single tokens is right in either case."""
 
     heads: dict[str, Heads]
     causal: dict[str, bool]
@@ -42,11 +43,15 @@ class Cores:
         finder = HeadFinder(flow, ends)
         heads = {c.located.site.key: _heads(c, finder) for c in cores}
         missing = (c.located.site for c in cores if not heads[c.located.site.key])
-        masks = MaskReader(flow, ends)
-        hidden = (c.located.site for c in cores if not _is_told(c, masks))
+        causal = _causal(cores, MaskReader(flow, ends))
+        hidden = (c.located.site for c in cores if causal[c.located.site.key] is None)
         return cls(
             {key: told for key, told in heads.items() if told},
-            _causal(cores, masks),
+            {
+                core.located.site.key: causal[core.located.site.key] is not False
+                for core in cores
+                if not core.located.site.cross
+            },
             (*map(_unresolved, missing), *map(_hidden, hidden)),
         )
 
@@ -76,24 +81,15 @@ def _heads(found: Found, finder: HeadFinder) -> Heads | None:
     return told.pop() if len(told) == 1 else None
 
 
-def _causal(cores: Iterable[Found], masks: MaskReader) -> dict[str, bool]:
-    """Whether each self-attention is causal; those that do not tell are taken to be:
-    what looks at single tokens is right in either case."""
-    return {
-        core.located.site.key: not _is_told(core, masks) or _is_causal(core, masks)
-        for core in cores
-        if not core.located.site.cross
-    }
+def _causal(cores: Iterable[Found], masks: MaskReader) -> dict[str, bool | None]:
+    """Whether each attention hides what comes later; None if that is not told."""
+    return {core.located.site.key: _is_causal(core, masks) for core in cores}
 
 
-def _is_causal(core: Found, masks: MaskReader) -> bool:
-    return all(masks.is_causal(anchor.attention) for anchor in _anchors(core))
-
-
-def _is_told(core: Found, masks: MaskReader) -> bool:
-    """Whether it is known what an attention hides."""
-    told = all(masks.is_told(anchor.attention) for anchor in _anchors(core))
-    return told or _is_causal(core, masks)
+def _is_causal(core: Found, masks: MaskReader) -> bool | None:
+    """For all uses of a site; one that is not told leaves it open."""
+    told = {masks.is_causal(anchor.attention) for anchor in _anchors(core)}
+    return None if None in told else all(told)
 
 
 def _hidden(site: Site) -> Unresolved:

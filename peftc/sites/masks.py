@@ -32,31 +32,21 @@ class MaskReader:
     flow: Flow
     ends: frozenset[fx.Node]
 
-    def is_told(self, attention: Attention) -> bool:
-        """Whether the graph tells what is hidden: the numbers of a stored mask are
-        those of a model with weights, and are not read."""
-        return not any(map(_is_stored_mask, self._made(attention)))
+    def is_causal(self, attention: Attention) -> bool | None:
+        """Whether no query sees a later key.
 
-    def _made(self, attention: Attention) -> set[fx.Node]:
-        if attention.softmax is not None:
-            (node, *_) = ops.inputs(attention.softmax)
-        else:
-            node = ops.argument(attention.out, 3, "attn_mask", "attention_mask")
-        if not isinstance(node, torch.fx.Node):
-            return set()
-        return self.flow.back(node, self.ends.__contains__)
-
-    def is_causal(self, attention: Attention) -> bool:
-        """Whether no query sees a later key."""
-        if attention.softmax is not None and attention.scores is not None:
-            (scores, *_) = ops.inputs(attention.softmax)
-            keys = ops.shape(attention.scores)[-1]  # sinks, if any, come after them
-            return _is_lower(self._run(scores, attention.scores)[..., :keys])
+        None if the graph does not tell: the numbers of a stored mask are those of a
+        model with weights, and are not read.
+        """
         if ops.argument(attention.out, 5, "is_causal") is True:
             return True
-        mask = ops.argument(attention.out, 3, "attn_mask", "attention_mask")
-        is_tensor = isinstance(mask, torch.fx.Node) and ops.tensor(mask) is not None
-        return is_tensor and _is_lower(self._run(mask))
+        made, start = _made(attention)
+        if made is None:
+            return False
+        if _is_lower(self._run(made, start)[..., : _keys(attention)]):
+            return True
+        behind = self.flow.back(made, self.ends.__contains__)
+        return None if any(map(_is_stored_mask, behind)) else False
 
     def _run(self, node: fx.Node, start: fx.Node | None = None) -> torch.Tensor:
         ends = self.ends if start is None else self.ends | {start}
@@ -68,6 +58,21 @@ class MaskReader:
         result = execution.value(node)
         assert isinstance(result, torch.Tensor)
         return result
+
+
+def _made(attention: Attention) -> tuple[fx.Node | None, fx.Node | None]:
+    """What hides keys: the mask of a call, or the scores as the softmax reads them,
+    with the product that they start from."""
+    if attention.softmax is not None and attention.scores is not None:
+        return ops.inputs(attention.softmax)[0], attention.scores
+    mask = ops.argument(attention.out, 3, "attn_mask", "attention_mask")
+    is_tensor = isinstance(mask, torch.fx.Node) and ops.tensor(mask) is not None
+    return (mask if is_tensor else None), None
+
+
+def _keys(attention: Attention) -> int | None:
+    """Of spelt-out scores the number of keys; sinks, if any, come after them."""
+    return None if attention.scores is None else ops.shape(attention.scores)[-1]
 
 
 def _is_stored_mask(node: fx.Node) -> bool:
