@@ -20,12 +20,12 @@ from peftc.expr.evaluate import evaluate, run
 from peftc.expr.merge import Merged, derive_merge
 from peftc.plan.equations import composed, definitions, environment
 from tests.models import randomise, relative, tokens
+from tests.numerics.looking import assert_same, site_values, snapshot
 from tests.numerics.matrix import DTYPES, FAMILIES, METHODS, build, cells, inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peftc.plan.types import Rewrite
     from tests.numerics.matrix import Family, Method
 
 
@@ -86,11 +86,6 @@ def loss_of(network: Any, family: str) -> torch.Tensor:
     return result
 
 
-def snapshot(network: Any) -> dict[str, tuple[torch.Tensor, bool]]:
-    named = network.named_parameters()
-    return {name: (p.detach().clone(), p.requires_grad) for name, p in named}
-
-
 # --- in every cell ------------------------------------------------------------------
 
 
@@ -136,14 +131,6 @@ def g8_removing_restores_the_base(
     with torch.no_grad():
         assert torch.equal(logits(network, case.family), base)
     assert_same(network, before)
-
-
-def assert_same(network: Any, wanted: dict[str, tuple[torch.Tensor, bool]]) -> None:
-    got = snapshot(network)
-    assert got.keys() == wanted.keys()
-    for name, (tensor, trained) in got.items():
-        assert torch.equal(tensor, wanted[name][0]), name
-        assert trained == wanted[name][1], name
 
 
 # --- one of these in each cell ------------------------------------------------------
@@ -265,23 +252,6 @@ def g9_branch_mode_equals_weight_mode(case: Case) -> None:
         weight, *bias = evaluate(roots, values, env)
         wanted = torch.nn.functional.linear(values["x"], weight, *bias)
         assert relative(run(rewrite.programs[0], values), wanted) < 1e-11
-
-
-def site_values(rewrite: Rewrite) -> dict[str, torch.Tensor]:
-    """Random float64 values for all that the equations of a linear read."""
-    generator = torch.Generator().manual_seed(3)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    site = rewrite.site
-    values = {t.name: draw(*t.shape) for t in rewrite.tensors}
-    values["W"] = draw(site.size("out"), site.size("in"))
-    values["x"] = draw(2, 5, site.size("in"))
-    if site.bias:
-        values["bias"] = draw(site.size("out"))
-    args = values["x"], values["W"], values.get("bias")
-    return values | {"y": torch.nn.functional.linear(*args)}
 
 
 def g10_compiled_equals_the_eager_graph(case: Case) -> None:
