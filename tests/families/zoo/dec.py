@@ -210,6 +210,8 @@ CASES = {
             "pad_token_id": 0,
         },
         attentions=_EAGER,
+        uncached="Its ALiBi counts from the last key, not from the query: the share of "
+        "a prefix depends on how many keys there are.",
         notes="ALiBi; the attention is always spelt out.",
     ),
     "nemotron": Case(
