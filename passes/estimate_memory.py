@@ -43,11 +43,13 @@ def estimate_memory(plan: Plan) -> Plan:
 
 def _added(plan: Plan) -> list[tuple[AddedTensor, int]]:
     """Every tensor that is stored, a shared one once, with its bytes."""
-    return [(t, t.count * _width(plan, r)) for r, t in stored(plan.rewrites)]
+    return [(t, t.count * _width(plan, r, t)) for r, t in stored(plan.rewrites)]
 
 
-def _width(plan: Plan, rewrite: Rewrite) -> int:
+def _width(plan: Plan, rewrite: Rewrite, tensor: AddedTensor | None = None) -> int:
     """Bytes of a scalar that a rewrite adds."""
+    if tensor is not None and tensor.places:
+        return DTYPE_BYTES["int64"]
     if plan.dtype != "auto":
         return DTYPE_BYTES[plan.dtype]
     return 8 if rewrite.site.dtype == "float64" else 4

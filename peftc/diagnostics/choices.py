@@ -1,4 +1,4 @@
-"""Errors of knobs that are one of some words (278).
+"""Errors of knobs that are one of some words (278) or follow from others (290).
 
 In: nothing.  Out: the diagnostic class that `peftc.expr.check` raises.
 """
@@ -40,3 +40,33 @@ class BadChoice(Diagnostic):
     help: ClassVar[str] = "{hint}"
     problem: str
     hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NothingToDeriveFrom(Diagnostic):
+    """A `derived` knob has nothing that it follows from.
+
+    A knob of the type `derived` is a size that is worked out at each site and that no
+    spec can give.  Its default says from what: other knobs, the axes of the site, and
+    `sites`, the number of sites of the application.
+
+    Wrong:
+
+        method m(n: derived) on linear {
+          param v[n] = 0
+          y' = y + sum(v) * y
+        }
+
+    Right:
+
+        method m(n: derived = power_of_two(out * in)) on linear {
+          param v[n] = 0
+          y' = y + sum(v) * y
+        }
+    """
+
+    code: ClassVar[str] = "PEFT290"
+    title: ClassVar[str] = "a derived knob without a value"
+    label: ClassVar[str] = "nothing says what `{name}` is"
+    help: ClassVar[str] = "write what it follows from: `{name}: derived = ...`"
+    name: str

@@ -25,7 +25,7 @@ from peftc.expr.scope import Scope, Value
 from peftc.expr.sizes import Size, product, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from peftc.expr.numbers import Number
     from peftc.syntax import ast
@@ -230,6 +230,37 @@ def _ifft2(at: At, value: Value) -> Value:
 @_builtin("fwht(v)", "v")
 def _fwht(at: At, value: Value) -> Value:
     return _opaque("fwht", (value,))
+
+
+@_builtin("fit(v, n)", "v", "n")
+def _fit(at: At, value: Value, size: Size) -> Value:
+    """The first n elements; zeros behind those that are there."""
+    if size == value.axes[0]:
+        return value
+    axes = (*value.node.axes[:-1], size)
+    return Value(call("fit", (value.node,), (), axes), value.indices)
+
+
+@_builtin("permute(v, places)", "v", "v")
+def _permute(at: At, value: Value, places: Value) -> Value:
+    """v[places[i]] for each i, for every index of binders around."""
+    if value.axes != places.axes:
+        problem = f"{show(value.axes)} elements for {show(places.axes)} places"
+        raise fail(at.misused(problem))
+    indices = indices_of(value, places)
+    sizes = dict(zip(value.indices, value.node.axes, strict=False))
+    sizes |= zip(places.indices, places.node.axes, strict=False)
+    nodes = [_under(one, indices, sizes) for one in (value, places)]
+    return Value(call("permute", nodes, (), nodes[0].axes), indices)
+
+
+def _under(value: Value, indices: tuple[str, ...], sizes: Mapping[str, Size]) -> Node:
+    """The node of a vector with all of some indices, in their order."""
+    missing = tuple(name for name in indices if name not in value.indices)
+    if not missing and value.indices == indices:
+        return value.node
+    ones = literal(1, [sizes[name] for name in missing])
+    return ein((value.node, ones), ((*value.indices, 0), missing), (*indices, 0))
 
 
 def _outside(at: At, *values: Value) -> None:

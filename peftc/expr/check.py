@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from peftc.diagnostics.choices import BadChoice
+from peftc.diagnostics.choices import BadChoice, NothingToDeriveFrom
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail, suggestion
 from peftc.diagnostics.definitions import (
     AxisElsewhere,
@@ -66,6 +66,10 @@ FACTS: Mapping[str, tuple[str, ...]] = {
 }
 """What `where` may ask of a site: a bias of a linear, an offset of a norm; that tokens
 see no later tokens."""
+
+SPEC_NUMBERS = ("sites",)
+"""What defaults of knobs may use beside axes: how many matrices or edges an application
+in a spec is at, each expert's for itself."""
 
 ALL_AXES = frozenset(axis for axes in AXES.values() for axis in axes)
 
@@ -128,6 +132,8 @@ def _knobs(check: _Check) -> Iterator[Diagnostic]:
             hint = near or f"types are {', '.join(KNOB_TYPES)}"
             span = spot(knob.span, knob.type, after=":")
             yield UnknownKnobType(span=span, name=knob.type, hint=hint)
+        if knob.type == "derived" and knob.default is None:
+            yield NothingToDeriveFrom(span=knob.span, name=knob.name)
         yield from _words(knob)
     yield from _wrappers(check.method)
 
@@ -176,6 +182,8 @@ def _meaning(check: _Check, name: str) -> str:
         return "a value of the site"
     if name in (*ALL_AXES, *TOKENS):
         return "an axis"
+    if name in SPEC_NUMBERS:
+        return "a number of the spec"
     if any(name in FACTS[kind] for kind in check.kinds):
         return "a fact of sites"
     return "a function" if name in (*FUNCTIONS, *numbers.TRUTH) else ""
@@ -202,7 +210,7 @@ def _defaults(check: _Check) -> Iterator[Diagnostic]:
     order = tuple(name for name in order if not params[name].words)
     yield from (e for knob in params.values() for e in _wrapper_default(knob))
     known: dict[str, numbers.Value] = dict.fromkeys(ALL_AXES)
-    known |= dict.fromkeys(order)
+    known |= dict.fromkeys((*order, *SPEC_NUMBERS))
     for name in order:
         default = params[name].default
         if default is None:

@@ -43,12 +43,17 @@ if TYPE_CHECKING:
     from peftc.syntax.source import Span
     from peftc.view import Kind
 
+SIZES = ("size", "derived")
+"""Types of knobs that may be axes."""
+
 DISTRIBUTIONS = {
     "kaiming": ("kaiming(a)", 1),
     "glorot": ("glorot(gain)", 1),
     "normal": ("normal(std)", 1),
     "uniform": ("uniform(low, high)", 2),
     "orthogonal": ("orthogonal", 0),
+    "signs": ("signs", 0),
+    "permutation": ("permutation", 0),
 }
 
 
@@ -133,12 +138,12 @@ def symbolic(kind: Kind, knobs: Mapping[str, str]) -> Scope:
     Args:
         knobs: names of knob types by knob.
     """
-    numbers = ("size", "count", "fraction", "scale", "number")
+    numbers = ("size", "derived", "count", "fraction", "scale", "number")
     known = {n: None for n, t in knobs.items() if t in numbers}
     return Scope(
         kind,
         {**known, **dict.fromkeys(AXES[kind])},
-        {**{n: Size.of(n) for n, t in knobs.items() if t == "size"}, **_axes(kind)},
+        {**{n: Size.of(n) for n, t in knobs.items() if t in SIZES}, **_axes(kind)},
         functions={n: None for n, t in knobs.items() if t == "function"},
         flags={n: None for n, t in knobs.items() if t == "flag"},
         words={n: None for n, t in knobs.items() if t == "choice"},
@@ -241,7 +246,7 @@ class Body:
         except PeftcError as error:
             errors.absorb(error)
         try:
-            init = self._initial(tensor, axes)
+            init = self._initial(tensor, axes, declare.kind)
         except PeftcError as error:
             errors.absorb(error)
         if axes is not None:
@@ -265,13 +270,15 @@ class Body:
         errors.check()
         return tuple(axes)
 
-    def _initial(self, tensor: ast.Tensor, axes: tuple[Size, ...] | None) -> Initial:
+    def _initial(
+        self, tensor: ast.Tensor, axes: tuple[Size, ...] | None, kind: str
+    ) -> Initial:
         if tensor.init is None:
             return Initial("", node=literal(0))
         self.scope.initial = True
         try:
             if isinstance(tensor.init, ast.Random):
-                return _random(tensor.init, axes, self.scope)
+                return _random(tensor.init, axes, self.scope, kind)
             value = terms.evaluate(tensor.init, self.scope)
         finally:
             self.scope.initial = False
@@ -358,7 +365,9 @@ def meaning_of(name: str, scope: Scope) -> str:
     return "a function" if name in terms.FUNCTIONS else ""
 
 
-def _random(random: ast.Random, axes: tuple[Size, ...] | None, scope: Scope) -> Initial:
+def _random(
+    random: ast.Random, axes: tuple[Size, ...] | None, scope: Scope, kind: str
+) -> Initial:
     """A distribution, its numbers checked where they are known."""
     name = random.distribution
     if name not in DISTRIBUTIONS:
@@ -371,6 +380,9 @@ def _random(random: ast.Random, axes: tuple[Size, ...] | None, scope: Scope) -> 
     args = [_number(arg, scope) for arg in random.args]
     problem = _unfit(name, args, count, axes)
     if problem:
+        raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
+    if name == "permutation" and kind == "param":
+        problem = "places are not trained: a `permutation` is a `buffer`"
         raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
     return Initial(name, tuple(0.0 if arg is None else float(arg) for arg in args))
 
@@ -393,6 +405,8 @@ def _unfit(
         return "`kaiming` needs an axis to take its range from"
     if axes is not None and name == "orthogonal" and len(axes) != 2:
         return f"`orthogonal` fills matrices, this is {show(axes)}"
+    if axes is not None and name == "permutation" and not axes:
+        return "`permutation` needs an axis whose places it takes"
     if axes is not None and name == "glorot" and len(axes) < 2:
         return f"`glorot` needs two axes to take its range from, this is {show(axes)}"
     if None in args:

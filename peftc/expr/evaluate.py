@@ -81,6 +81,16 @@ def topmask(value: Tensor, count: int) -> Tensor:
     return torch.zeros_like(flat).scatter(0, places, 1.0).view_as(value)
 
 
+def fit(value: Tensor, size: int) -> Tensor:
+    """The first elements along the last axis, or all and zeros behind them."""
+    return F.pad(value, (0, size - value.shape[-1]))
+
+
+def permute(value: Tensor, places: Tensor) -> Tensor:
+    """Elements along the last axis, taken from their places."""
+    return value.gather(-1, places.long())
+
+
 def apply_call(
     fn: str,
     args: Sequence[Tensor],
@@ -100,7 +110,11 @@ def apply_call(
     if fn == "ifft2":
         return torch.real(torch.fft.ifft2(wide(first))).to(first.dtype)
     if fn == "fwht":
-        return fwht(first)
+        return fwht(wide(first)).to(first.dtype)
+    if fn == "fit":
+        return fit(first, shape[-1])
+    if fn == "permute":
+        return permute(first, rest[0])
     if fn == "scatter":
         return scatter(first, rest[0], shape)
     if fn == "gather":

@@ -66,9 +66,11 @@ ELEMENTWISE: Mapping[str, Callable[[float], float]] = {
 CALLS = (
     "detach",
     "drop",
+    "fit",
     "fwht",
     "gather",
     "ifft2",
+    "permute",
     "scatter",
     "solve",
     "topmask",
@@ -77,10 +79,17 @@ CALLS = (
 
 detach(e)            e, without a gradient
 drop(e; p)           e with each element zero with probability p in training
+fit(e)               the first elements along the last axis, or zeros behind them
 fwht(e)              normalised Walsh-Hadamard transform along the last axis
 gather(e, index)     elements of flattened e, in the shape of index
 ifft2(e)             real part of the inverse two-dimensional Fourier transform
+permute(v, places)   elements along the last axis, taken from their places
 scatter(v, index)    zeros of the node's axes, v added at the places of flattened index
 solve(a, b)          a^-1 b over the last two axes, batched over the others
 topmask(e; k)        ones at the k largest elements of flattened e, zeros elsewhere
 """
+
+LINEAR_CALLS = frozenset(
+    ("detach", "drop", "fit", "fwht", "gather", "ifft2", "permute", "scatter")
+)
+"""Those that give zeros for zeros in their first argument."""

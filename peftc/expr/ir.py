@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from weakref import WeakValueDictionary
 
-from peftc.expr.functions import ELEMENTWISE
+from peftc.expr.functions import ELEMENTWISE, LINEAR_CALLS
 from peftc.expr.sizes import Size, product, show
 
 if TYPE_CHECKING:
@@ -312,8 +312,11 @@ def call(
     operands: Sequence[Node],
     attrs: Sequence[float | int | str],
     axes: Iterable[Size],
-) -> Call:
+) -> Node:
     """A function of whole tensors (functions.CALLS)."""
+    first = operands[0]
+    if isinstance(first, Literal) and not first.value and fn in LINEAR_CALLS:
+        return literal(0, axes)
     return _intern(Call, tuple(axes), tuple(operands), fn=fn, attrs=tuple(attrs))
 
 

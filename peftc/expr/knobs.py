@@ -70,6 +70,7 @@ KNOB_TYPES: Mapping[str, Type] = {
     t.name: t
     for t in (
         Type("size", "a whole number, 1 or more", whole=True, least=1),
+        Type("derived", "a whole number, 1 or more", whole=True, least=1),
         Type("count", "a whole number, 0 or more", whole=True, least=0),
         Type(
             "fraction", "a fraction from 0 to below 1", least=0, below=1, percent=True
@@ -149,7 +150,7 @@ def _given_errors(
     method: ast.Method, given: Mapping[str, Given]
 ) -> Iterator[Diagnostic]:
     types = knob_types(method)
-    known = [name for name, t in types.items() if t.name != "method"]
+    known = [n for n, t in types.items() if t.name not in ("method", "derived")]
     for name, value in given.items():
         if name not in known:
             hint = suggestion(name, known) or _list_of(known)

@@ -31,6 +31,9 @@ Environment: TypeAlias = Mapping[str, Value]
 LARGEST_SQUARE = 2**40
 """near_sqrt looks for divisors of nothing larger: it tries every number up to 2^20."""
 
+LARGEST_POWER = 2**40
+"""power_of_two goes no further."""
+
 TRUTH = {"true": True, "false": False}
 
 WORDS = frozenset((*ELEMENTWISE, "identity")) - {"recip"}
@@ -62,6 +65,13 @@ def near_sqrt(n: Number) -> int:
     return next(d for d in range(root, 0, -1) if whole % d == 0)
 
 
+def power_of_two(n: Number) -> int:
+    """The smallest power of two that is not below a number from 1."""
+    if not 1 <= n <= LARGEST_POWER:
+        raise ValueError("power_of_two takes numbers from 1 to 2^40")
+    return 1 << (math.ceil(n) - 1).bit_length()
+
+
 def exact_sqrt(n: Number) -> Number:
     """The square root, exact where it is whole."""
     if n < 0:
@@ -85,6 +95,9 @@ STATIC: Mapping[str, Static] = {
     "abs": Static("abs(a)", (1,), abs),
     "min": Static("min(a, b)", (2, 3, 4), min),
     "max": Static("max(a, b)", (2, 3, 4), max),
+    "ceil": Static("ceil(a)", (1,), math.ceil),
+    "floor": Static("floor(a)", (1,), math.floor),
+    "power_of_two": Static("power_of_two(n)", (1,), power_of_two),
     "near_sqrt": Static("near_sqrt(n)", (1,), near_sqrt),
 }
 

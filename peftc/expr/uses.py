@@ -116,7 +116,7 @@ def _sizes(expr: Expr | ast.Axes) -> tuple[Expr | ast.Axes, ...]:
             return tuple(size for _, size in ranges)
         case ast.Call(ast.Name("eye"), args):
             return args
-        case ast.Call(ast.Name(name), (_, *axes)) if name in REDUCTIONS:
+        case ast.Call(ast.Name(name), (_, *axes)) if name in (*REDUCTIONS, "fit"):
             return tuple(axes)
     return ()
 

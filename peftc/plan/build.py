@@ -75,21 +75,20 @@ def build(
 
 def _methods(spec: Sequence[Applied]) -> Iterator[tuple[str, ast.Method]]:
     """Every method that is applied, wrapped ones too, in order of appearance."""
-    for applied in spec:
+    for applied in _every(spec):
         yield applied.method.name, replace(applied.method, leading=())
-        yield from _methods(applied.inner)
 
 
 def _rewrites(spec: Sequence[Applied], view: ModelView) -> tuple[Rewrite, ...]:
     errors = Diagnostics()
-    groups = _groups(spec)
+    naming = _Naming(_groups(spec), _counts(spec))
     at: dict[str, list[Applied]] = {}
     for applied in spec:
         at.setdefault(applied.site.key, []).append(applied)
     found = []
     for site in view.sites:
         try:
-            found += [_rewrite(site, at[site.key], groups)] if site.key in at else []
+            found += [_rewrite(site, at[site.key], naming)] if site.key in at else []
         except PeftcError as error:
             errors.absorb(error)
     _check_once(errors)
@@ -110,20 +109,32 @@ def _groups(spec: Sequence[Applied]) -> Mapping[Span, str]:
     """A name for each application in the spec; its sites may share tensors."""
     names: dict[Span, str] = {}
     counts: Counter[str] = Counter()
-    for applied in spec:
-        for one in (applied, *applied.inner):
-            if one.call not in names:
-                counts[one.method.name] += 1
-                names[one.call] = f"{one.method.name}:{counts[one.method.name]}"
+    for one in _every(spec):
+        if one.call not in names:
+            counts[one.method.name] += 1
+            names[one.call] = f"{one.method.name}:{counts[one.method.name]}"
     return names
 
 
-def _rewrite(
-    site: Site, parts: Sequence[Applied], groups: Mapping[Span, str]
-) -> Rewrite:
+def _counts(spec: Sequence[Applied]) -> Mapping[Span, int]:
+    """How many matrices or edges each application is at: `sites` in its defaults."""
+    counts: Counter[Span] = Counter()
+    for one in _every(spec):
+        counts[one.call] += one.site.experts or 1
+    return counts
+
+
+def _every(spec: Sequence[Applied]) -> Iterator[Applied]:
+    """All that is applied, wrapped ones behind their wrapper."""
+    for applied in spec:
+        yield applied
+        yield from _every(applied.inner)
+
+
+def _rewrite(site: Site, parts: Sequence[Applied], naming: _Naming) -> Rewrite:
     if site.tied and site.kind == "linear":
         raise fail(TiedWeight(span=parts[0].span, site=site.key, other=site.tied))
-    naming = _Naming(groups)
+    naming = replace(naming, seen=Counter())
     applications = tuple(_application(part, naming) for part in parts)
     return Rewrite(site, applications, start=_start(site, parts, applications))
 
@@ -140,9 +151,11 @@ def _start(
 
 @dataclass
 class _Naming:
-    """Instance names at one site: `lora`, then `lora#2`; and names of share groups."""
+    """Instance names at one site: `lora`, then `lora#2`; of each application in the
+    spec, the name of its share group and how many sites it is at."""
 
     groups: Mapping[Span, str]
+    sites: Mapping[Span, int]
     seen: Counter[str] = field(default_factory=Counter)
 
     def next(self, method: str) -> str:
@@ -154,7 +167,8 @@ class _Naming:
 def _application(applied: Applied, naming: _Naming) -> Application:
     instance = naming.next(applied.method.name)
     site, method = applied.site, applied.method
-    knobs = bind_knobs(method, applied.knobs, dict(site.sizes), applied.span)
+    sizes = {**dict(site.sizes), "sites": naming.sites[applied.call]}
+    knobs = bind_knobs(method, applied.knobs, sizes, applied.span)
     wraps = tuple(_application(part, naming) for part in applied.inner)
     bare = Application(
         instance,

@@ -6,6 +6,7 @@ Made by `plan.build`, refined by the plan passes, read by the rewriter and the r
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -32,6 +33,8 @@ DTYPE_BYTES = {
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
+DRAWN = re.compile(r"(kaiming|glorot|normal|uniform|orthogonal|signs|permutation)\b")
+"""How the initial value of a tensor begins that is drawn."""
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 """What the dtype of added tensors can be told to be."""
 
@@ -63,6 +66,16 @@ class AddedTensor:
     def count(self) -> int:
         """Number of scalars."""
         return prod(self.shape)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is fixed and random: drawn again from the seed, never stored."""
+        return self.kind == "buffer" and bool(DRAWN.match(self.init))
+
+    @property
+    def places(self) -> bool:
+        """Whether it holds places of elements, as whole numbers."""
+        return self.init.startswith("permutation")
 
 
 @dataclass(frozen=True)

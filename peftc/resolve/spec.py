@@ -207,7 +207,8 @@ def _is_true(
     facts = {"biased": bool(site.bias), "causal": site.causal}
     if test.name in facts:
         return facts[test.name]
-    value = bind_knobs(method, knobs, dict(site.sizes))[test.name]
+    sizes = {**dict(site.sizes), "sites": 1}  # not counted before sites are chosen
+    value = bind_knobs(method, knobs, sizes)[test.name]
     return value == test.word if test.word else bool(value)
 
 

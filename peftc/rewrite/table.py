@@ -85,14 +85,24 @@ def _ifft2(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
 
 
 def _fwht(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
-    value, size = args[0].node, step.shape[-1]
+    dtype, size = example(args[0].node).dtype, step.shape[-1]
+    value = at.cast(args[0].node, torch.promote_types(dtype, torch.float32))
     for level in range(size.bit_length() - 1):
         half = 1 << level
         pairs = at.put("unflatten", value, -1, (size // (2 * half), 2, half))
         first, second = (at.put(torch.select, pairs, -2, i) for i in (0, 1))
         both = (at.put(torch.add, first, second), at.put(torch.sub, first, second))
         value = at.put(torch.flatten, at.put(torch.stack, both, -2), -3)
-    return at.put(torch.mul, value, 1 / math.sqrt(size))
+    return at.cast(at.put(torch.mul, value, 1 / math.sqrt(size)), dtype)
+
+
+def _fit(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    more = step.shape[-1] - args[0].shape[-1]
+    return at.put(F.pad, args[0].node, (0, more))
+
+
+def _permute(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    return at.put(torch.gather, args[0].node, -1, _index(at, args[1]))
 
 
 def _gather(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
@@ -169,10 +179,12 @@ CALLS: dict[str, Call] = {
     "count": _count,
     "detach": _detach,
     "eye": _eye,
+    "fit": _fit,
     "full": _full,
     "fwht": _fwht,
     "gather": _gather,
     "ifft2": _ifft2,
+    "permute": _permute,
     "scatter": _scatter,
     "solve": _solve,
     "topmask": _topmask,

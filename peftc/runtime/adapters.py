@@ -17,6 +17,7 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import WrongState
 from peftc.plan.parse import parse_plan
 from peftc.plan.print import plan_hash, plan_text
+from peftc.plan.types import stored
 from peftc.runtime.essence import difference
 from peftc.runtime.fingerprint import Fingerprint, fingerprint
 from peftc.runtime.parameters import added, like, tensor_dtype
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 
 def tensors(model: nn.Module, plan: Plan) -> Mapping[str, torch.Tensor]:
-    """The added tensors of a model by path; a shared one once."""
-    return {path: tensor_at(model, path) for _, _, path in added(plan)}
+    """The added tensors of a model by path that a file holds; a shared one once."""
+    found = added(plan)
+    return {path: tensor_at(model, path) for _, t, path in found if not t.drawn}
 
 
 def tensor_at(model: nn.Module, path: str) -> torch.Tensor:
@@ -50,6 +52,7 @@ def expected(model: nn.Module, plan: Plan) -> Mapping[str, Expected]:
             tensor.shape, tensor_dtype(plan.dtype, like(model, rewrite.site).dtype)
         )
         for rewrite, tensor, path in added(plan)
+        if not tensor.drawn
     }
 
 
@@ -75,6 +78,9 @@ def check(adapter: Adapter, model: nn.Module, plan: Plan, *, any_base: bool) -> 
     """Refuse an adapter of another plan or base, or with other tensors."""
     read = plan_of(adapter)
     if problem := difference(plan, read):
+        raise fail(OtherPlan(problem=problem))
+    if read.seed != plan.seed and any(t.drawn for _, t in stored(plan.rewrites)):
+        problem = f"its random tensors come from seed {read.seed}, not {plan.seed}"
         raise fail(OtherPlan(problem=problem))
     check_tensors(adapter, expected(model, plan))
     problem = _base(adapter).difference(fingerprint(model))

@@ -44,7 +44,7 @@ def exported(adapter: Adapter) -> Adapter:
         return adapter
     new = Manager(load(PLAN_PIPELINE)).refine(replace(folding.plan, memory=None))
     tensors = _tensors(adapter, plan, folding.parts)
-    kept = {path: tensors[path] for _, _, path in added(new)}
+    kept = {path: tensors[path] for _, t, path in added(new) if not t.drawn}
     return replace(adapter, plan=plan_text(new), plan_hash=plan_hash(new), tensors=kept)
 
 
@@ -52,6 +52,8 @@ def _check(adapter: Adapter, plan: Plan) -> None:
     """Refuse tensors that are not the plan's; their types are the base's affair."""
     wanted = {}
     for _, tensor, path in added(plan):
+        if tensor.drawn:
+            continue
         known = adapter.tensors.get(path)
         dtype = torch.float32 if known is None else known.dtype
         wanted[path] = Expected(torch.Size(tensor.shape), dtype)
@@ -69,6 +71,7 @@ def _tensors(
         given = {
             t.name: adapter.tensors[paths[part.rewrite.storage(t)]]
             for t in part.rewrite.tensors
+            if not t.drawn
         }
         dtype = given[part.like].dtype
         wider = {name: wide(tensor) for name, tensor in given.items()}

@@ -23,7 +23,9 @@ Evaluate: TypeAlias = Callable[[AddedTensor], torch.Tensor]
 
 Draw: TypeAlias = Callable[..., torch.Tensor]
 
-_CALL = re.compile(r"(kaiming|glorot|normal|uniform|orthogonal)(?:\((.*)\))?")
+_CALL = re.compile(
+    r"(kaiming|glorot|normal|uniform|orthogonal|signs|permutation)(?:\((.*)\))?"
+)
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 
 
@@ -67,12 +69,26 @@ def _orthogonal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
     return signed if rows >= columns else signed.mT
 
 
+def _signs(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
+    """1 or -1, each as likely."""
+    return torch.randint(0, 2, shape, generator=g).float() * 2 - 1
+
+
+def _permutation(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
+    """The numbers from 0 along the last axis in random order, for each row anew."""
+    *batch, size = shape
+    rows = [torch.randperm(size, generator=g) for _ in range(math.prod(batch))]
+    return torch.stack(rows).view(shape)
+
+
 _DRAWS: dict[str, Draw] = {
     "kaiming": _kaiming,
     "glorot": _glorot,
     "normal": _normal,
     "uniform": _uniform,
     "orthogonal": _orthogonal,
+    "signs": _signs,
+    "permutation": _permutation,
 }
 
 
@@ -90,7 +106,7 @@ def initial_value(
     """
     with torch.device("cpu"):
         value = _value(tensor, seed, tensor.shared or site_key, evaluate)
-    return value.to(dtype)
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 def _value(

@@ -95,7 +95,7 @@ def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> Mapping[str, S
             if key not in shared:
                 at = evaluate.get(site.key)
                 shared[key] = _make(tensor, plan, site, base, at)
-            _register(top, site, tensor.name, shared[key])
+            _register(top, site, tensor, shared[key])
         if site.rows is not None and scattered(site):
             role = top.slot(role_name(site))
             role.register_buffer(ROWS, _numbers(site.rows, base), persistent=False)
@@ -120,6 +120,11 @@ def tensor_dtype(rule: str, base: torch.dtype) -> torch.dtype:
     return base if wide else torch.float32
 
 
+def stored_dtype(tensor: AddedTensor, rule: str, base: torch.dtype) -> torch.dtype:
+    """The dtype of an added tensor: whole numbers for places, else `tensor_dtype`."""
+    return torch.int64 if tensor.places else tensor_dtype(rule, base)
+
+
 def _make(
     tensor: AddedTensor,
     plan: Plan,
@@ -127,7 +132,7 @@ def _make(
     base: torch.Tensor,
     evaluate: Evaluate | None,
 ) -> torch.Tensor:
-    dtype = tensor_dtype(plan.dtype, base.dtype)
+    dtype = stored_dtype(tensor, plan.dtype, base.dtype)
     if base.is_meta or isinstance(base, FakeTensor):
         value = base.new_empty(tensor.shape, dtype=dtype)
     else:
@@ -136,15 +141,15 @@ def _make(
     return nn.Parameter(value) if tensor.kind == "param" else value
 
 
-def _register(top: Slot, site: Site, name: str, value: torch.Tensor) -> None:
-    _, *path, leaf = tensor_parts(site, name)
+def _register(top: Slot, site: Site, tensor: AddedTensor, value: torch.Tensor) -> None:
+    _, *path, leaf = tensor_parts(site, tensor.name)
     slot = top
     for part in path:
         slot = slot.slot(part)
     if isinstance(value, nn.Parameter):
         slot.register_parameter(leaf, value)
     else:
-        slot.register_buffer(leaf, value)
+        slot.register_buffer(leaf, value, persistent=not tensor.drawn)
 
 
 def _numbers(rows: Rows, base: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from peftc.expr import ir
 from peftc.expr.evaluate import MAPS, evaluate, run
@@ -276,7 +277,8 @@ def test_calls() -> None:
     a, b = (torch.randn(4, 4, generator=generator, dtype=torch.float64) for _ in "ab")
     index = torch.tensor([3, 9, 3])
     v = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
-    tensors = {"a": a, "b": b, "i": index, "v": v}
+    turned = torch.tensor([[3, 0, 1, 2], [1, 0, 3, 2], [0, 1, 2, 3], [2, 3, 0, 1]])
+    tensors = {"a": a, "b": b, "i": index, "v": v, "p": turned, "w": a.new_zeros(4, 6)}
     leaves = {
         n: ir.leaf(n, "buffer", tuple(value.shape)) for n, value in tensors.items()
     }
@@ -293,9 +295,11 @@ def test_calls() -> None:
     expected = {
         "detach": (a, value("detach", "a", "a")),
         "drop": (a, value("drop", "a", "a", 0.5)),
+        "fit": (F.pad(a, (0, 2)), value("fit", "a", "w")),
         "fwht": (a @ signs.double() / 2, value("fwht", "a", "a")),
         "gather": (a.flatten()[index], value("gather", "ai", "v")),
         "ifft2": (torch.fft.ifft2(a).real, value("ifft2", "a", "a")),
+        "permute": (a.gather(1, turned), value("permute", "ap", "a")),
         "scatter": (scattered.view(4, 4), value("scatter", "vi", "a")),
         "solve": (a.inverse() @ b, value("solve", "ab", "b")),
         "topmask": (

@@ -252,7 +252,13 @@ def test_views_specialise_no_size() -> None:
 def test_calls_in_parameter_space() -> None:
     one = program(
         "g",
-        [given("g", 8, 8), given("A", 8, 8), given("v", 3), given("m", 3)],
+        [
+            given("g", 8, 8),
+            given("A", 8, 8),
+            given("v", 3),
+            given("m", 3),
+            given("p", 8),
+        ],
         step("%0", "call", "A", 8, 8, tokens=False, fn="eye"),
         step("%1", "add", "%0 A", 8, 8, tokens=False, coefs=(9.0, 1.0)),
         step("%2", "call", "%1 g", 8, 8, tokens=False, fn="solve"),
@@ -263,7 +269,10 @@ def test_calls_in_parameter_space() -> None:
         step("%7", "call", "A", 8, 8, tokens=False, fn="full", attrs=(3.0,)),
         step("%8", "call", "%7", 8, 8, tokens=False, fn="detach"),
         step("%9", "call", "A m", 3, tokens=False, fn="gather"),
-        step("%10", "ein", "%9", tokens=False, spec="i->"),
+        step("%12", "call", "%9", 8, tokens=False, fn="fit"),
+        step("%13", "call", "%12 p", 8, tokens=False, fn="permute"),
+        step("%14", "call", "%13", 2, tokens=False, fn="fit"),
+        step("%10", "ein", "%14", tokens=False, spec="i->"),
         step(
             "%11",
             "add",
@@ -278,6 +287,7 @@ def test_calls_in_parameter_space() -> None:
         "A": torch.randn(8, 8).double(),
         "v": torch.randn(3).double(),
         "m": torch.tensor([5, 63, 5]),
+        "p": torch.tensor([2, 0, 1, 3, 4, 5, 6, 7]),
     }
     assert_as_evaluated(one, values)
 
