@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["linear", "hidden", "norm", "embedding", "attention"]
+Kind: TypeAlias = Literal["linear", "hidden", "norm", "embedding", "attention", "model"]
 """What a method can rewrite: `linear` y = W x + bias over axes (in, out); `hidden` an
 activation edge over axis (hidden); `norm` gain g and offset c over (hidden);
 `attention` the keys and values of one attention call, over axes (hidden, key, value)
-and with the numbers `heads` and `kv_heads`."""
+and with the numbers `heads` and `kv_heads`; `model` the whole, which has no equation
+and whose training is controlled."""
 
 ROLES = (
     *("q", "k", "v", "attention", "o", "up", "gate", "down"),
@@ -88,6 +89,18 @@ class Site:
         cross = ("cross",) if self.cross else ()
         stack = (self.stack,) if self.stack else ()
         return ".".join((*stack, *layer, *cross, self.role or self.owner))
+
+
+MODEL = Site(
+    key="model",
+    role="model",
+    kind="model",
+    owner="",
+    sizes=(),
+    dtype="",
+    in_block=False,
+)
+"""The model as a whole: where methods stand that have no equation."""
 
 
 @dataclass(frozen=True)

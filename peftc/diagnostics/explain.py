@@ -20,6 +20,7 @@ MODULES = (
     "equations",
     "attention",
     "choices",
+    "training",
     "plan",
     "capture",
     "rewrite",

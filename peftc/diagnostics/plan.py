@@ -72,19 +72,6 @@ class TiedWeight(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossNotSupported(Diagnostic):
-    """A method adds a term to the loss, and this version has no training plan for it.
-
-    The term would be dropped in silence; so the method is refused.
-    """
-
-    code: ClassVar[str] = "PEFT304"
-    title: ClassVar[str] = "loss terms are not supported yet"
-    label: ClassVar[str] = "`{method}` adds to the loss"
-    method: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class NoTap(Diagnostic):
     """An equation reads `u` or `n`, and the model's graph does not show that value.
 

@@ -179,6 +179,25 @@ def _detach(at: At, value: Value) -> Value:
     return _opaque("detach", (value,))
 
 
+@_builtin("training(a, b)", "A", "A")
+def _training(at: At, first: Value, second: Value) -> Value:
+    _outside(at, first, second)
+    axes = first.axes or second.axes
+    first, second = (_spread(value, axes) for value in (first, second))
+    if first.axes != second.axes:
+        shapes = f"{show(first.axes)} in training and {show(second.axes)} otherwise"
+        raise fail(at.misused(f"the axes differ: {shapes}"))
+    return _opaque("training", (first, second))
+
+
+def _spread(value: Value, axes: Axes) -> Value:
+    """One number for every element of some axes; anything else as it is."""
+    if value.axes or not axes:
+        return value
+    labels = tuple(range(len(axes)))
+    return Value(ein((value.node, literal(1, axes)), ((), labels), labels))
+
+
 # --- opaque functions --------------------------------------------------------------
 
 

@@ -27,7 +27,9 @@ from peftc.diagnostics.definitions import (
     UnknownPlace,
     WrappedUnused,
 )
+from peftc.diagnostics.training import ControlPlace
 from peftc.expr import numbers
+from peftc.expr.controls import controls as all_controls
 from peftc.expr.elaborate import Body, symbolic
 from peftc.expr.knobs import (
     KNOB_TYPES,
@@ -63,6 +65,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "hidden": ("causal",),
     "norm": ("biased",),
     "attention": ("causal",),
+    "model": (),
 }
 """What `where` may ask of a site: a bias of a linear, an offset of a norm; that tokens
 see no later tokens."""
@@ -347,13 +350,33 @@ def _body(check: _Check, clause: ast.Clause) -> None:
     body = Body(symbolic(kind, {**types, **dict.fromkeys(counts, "size")}))
     body.scope.tensors |= dict.fromkeys(check.ambiguous)
     body.read(clause)
-    if not any(isinstance(s, ast.Rule) for s in clause.body):
+    if kind == "model":
+        for found in _whole(clause):
+            body.errors.add(found)
+    elif not any(isinstance(s, ast.Rule) for s in clause.body):
         targets = ", ".join(f"`{t}'`" for t in TARGETS[kind])
         body.errors.add(NothingRewritten(span=header(clause.span), targets=targets))
     if not len(body.errors):
         for idle in _idle(check, clause, body):
             body.errors.add(idle)
     body.errors.check()
+
+
+def _whole(clause: ast.Clause) -> Iterator[Diagnostic]:
+    """A clause about the whole model has controls, and nothing else but names."""
+    controls = [s for s in clause.body if isinstance(s, ast.Train)]
+    if not controls:
+        problem = "a clause `on model` says what training does: `train ...`"
+        yield ControlPlace(span=header(clause.span), problem=problem)
+    for control in controls:
+        known = all_controls().get(control.control)
+        if known and not known.whole:
+            problem = f"`{known.name}` works on tensors of sites"
+            yield ControlPlace(span=control.span, problem=problem)
+    for statement in clause.body:
+        if isinstance(statement, ast.Declare):
+            problem = "the model as a whole has no tensors of its own"
+            yield ControlPlace(span=statement.span, problem=problem)
 
 
 def _idle(check: _Check, clause: ast.Clause, body: Body) -> Iterator[Diagnostic]:

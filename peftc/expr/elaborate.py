@@ -24,8 +24,10 @@ from peftc.diagnostics.definitions import (
     UnknownDistribution,
 )
 from peftc.diagnostics.equations import NotANumber, NotAtThisPlace
+from peftc.diagnostics.training import LossReadsActivations
 from peftc.expr import terms
 from peftc.expr.compose import BASE, compose
+from peftc.expr.controls import Control, read_control
 from peftc.expr.equation import Declaration, Equation, Initial
 from peftc.expr.ir import Leaf, add, leaf, literal, walk
 from peftc.expr.places import AXES, TARGETS
@@ -180,6 +182,7 @@ class Body:
     prefix: str = ""
     declarations: list[Declaration] = field(default_factory=list)
     losses: list[Node] = field(default_factory=list)
+    controls: list[Control] = field(default_factory=list)
     ruled: dict[str, Span] = field(default_factory=dict)
     errors: Diagnostics = field(default_factory=Diagnostics)
 
@@ -204,8 +207,13 @@ class Body:
             origins = {**equation.origins, **origins}
         declared = (d for equation in inner for d in equation.declarations)
         losses = (node for equation in inner for node in equation.losses)
+        controls = (one for equation in inner for one in equation.controls)
         return Equation(
-            (*self.declarations, *declared), rules, (*self.losses, *losses), origins
+            (*self.declarations, *declared),
+            rules,
+            (*self.losses, *losses),
+            origins,
+            (*self.controls, *controls),
         )
 
     def take(self, statement: ast.Statement) -> None:
@@ -220,6 +228,8 @@ class Body:
                 self._attempt(partial(self._rule, statement))
             case ast.Loss():
                 self._attempt(partial(self._loss, statement))
+            case ast.Train():
+                self._attempt(partial(self._train, statement))
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
@@ -349,7 +359,14 @@ class Body:
         if value.axes:
             axes = show(value.axes)
             raise fail(LossNotScalar(span=loss.value.span, axes=axes))
+        for part in walk(value.node):
+            if isinstance(part, Leaf) and part.kind == "input":
+                span = spot(loss.value.span, part.name.lstrip("#"))
+                raise fail(LossReadsActivations(span=span, name=part.name.lstrip("#")))
         self.losses.append(value.node)
+
+    def _train(self, statement: ast.Train) -> None:
+        self.controls.append(read_control(statement, self.scope))
 
 
 def meaning_of(name: str, scope: Scope) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from peftc.expr.controls import Control
     from peftc.expr.ir import Node
     from peftc.expr.sizes import Size
     from peftc.syntax.source import Span
@@ -47,11 +48,12 @@ class Equation:
     """One application of a method at one kind of site.
 
     `rules` gives a new value for a target (places.TARGETS); in it, a leaf of the site
-    is the value before this method.  `losses` are scalars.  `origins` tells the text a
-    node came from.
+    is the value before this method.  `losses` are scalars; `controls` are what its
+    `train` statements say.  `origins` tells the text a node came from.
     """
 
     declarations: tuple[Declaration, ...]
     rules: Mapping[str, Node]
     losses: tuple[Node, ...]
     origins: Mapping[Node, Span]
+    controls: tuple[Control, ...] = ()

@@ -102,6 +102,8 @@ def apply_call(
     first, *rest = args
     if fn == "drop":
         return F.dropout(first, float(attrs[0]), training)
+    if fn == "training":
+        return first if training else rest[0]
     if fn == "detach":
         return first.detach()
     if fn == "solve":
@@ -132,6 +134,8 @@ def evaluate(
     tensors: Mapping[str, Tensor],
     env: Mapping[str, int],
     dtype: torch.dtype = torch.float64,
+    *,
+    training: bool = False,
 ) -> list[Tensor]:
     """The values of expressions: leaves by name, sizes by `env`, constants in `dtype`.
 
@@ -150,7 +154,7 @@ def evaluate(
             values[node] = torch.eye(shape[0], dtype=dtype, device=device)
         else:
             args = [values[operand] for operand in node.operands]
-            values[node] = _computed(node, args, shape)
+            values[node] = _computed(node, args, shape, training)
     return [values[root] for root in roots]
 
 
@@ -161,7 +165,9 @@ def _given(leaf: Leaf, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) ->
     return tensor
 
 
-def _computed(node: Node, args: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+def _computed(
+    node: Node, args: list[Tensor], shape: tuple[int, ...], training: bool
+) -> Tensor:
     if isinstance(node, Ein):
         pairs = zip(args, node.labels, strict=True)
         operands = [part for arg, row in pairs for part in (arg, list(row))]
@@ -173,7 +179,7 @@ def _computed(node: Node, args: list[Tensor], shape: tuple[int, ...]) -> Tensor:
     if isinstance(node, View):
         return args[0].reshape(shape)
     assert isinstance(node, Call)
-    return apply_call(node.fn, args, node.attrs, shape)
+    return apply_call(node.fn, args, node.attrs, shape, training)
 
 
 def _combination(args: Sequence[Tensor], coefs: Sequence[float]) -> Tensor:

@@ -17,6 +17,7 @@ from peftc.expr.scope import kind_of
 from peftc.expr.uses import names_in
 from peftc.syntax import ast
 from peftc.syntax.parse import parse_expr
+from peftc.syntax.walk import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,10 +52,10 @@ def fold_clause(
     method: ast.Method, clause: ast.Clause, knobs: Knobs, sizes: Mapping[str, int]
 ) -> Folded | None:
     """Fold all that is closed in a clause, or None if nothing is."""
-    if any(isinstance(statement, ast.Loss) for statement in clause.body):
-        return None
+    body = (s for s in clause.body if not isinstance(s, ast.Loss | ast.Train))
+    clause = replace(clause, body=tuple(map(_running, body)))
     work = _Folding(method, clause)
-    body = tuple(work.statements())
+    folded = tuple(work.statements())
     if not work.parts:
         return None
     made = Folded(clause, replace(clause, body=work.before()), work.parts)
@@ -63,7 +64,18 @@ def fold_clause(
         for name, node in zip(work.parts, made.nodes(knobs, sizes), strict=True)
     )
     new = ast.Declare("param", tensors, span=clause.span)
-    return replace(made, clause=replace(clause, body=(new, *_read(body))))
+    return replace(made, clause=replace(clause, body=(new, *_read(folded))))
+
+
+def _running(part: Any) -> Any:
+    """A statement as it is outside training: of `training(a, b)` the second."""
+    if isinstance(part, tuple):
+        return tuple(map(_running, part))
+    if not isinstance(part, ast.Node):
+        return part
+    if isinstance(part, ast.Call) and getattr(part.head, "id", "") == "training":
+        return _running(part.args[1])
+    return replace(part, **{n: _running(getattr(part, n)) for n in parts_of(part)})
 
 
 def _size(axis: Size) -> ast.Expr:
@@ -72,7 +84,7 @@ def _size(axis: Size) -> ast.Expr:
 
 def _read(body: tuple[ast.Statement, ...]) -> Iterator[ast.Statement]:
     """The statements, without tensors that nothing reads any more."""
-    values = (s.value for s in body if not isinstance(s, ast.Declare))
+    values = (s.value for s in body if not isinstance(s, ast.Declare | ast.Train))
     used = frozenset[str]().union(*map(names_in, values))
     for statement in body:
         if not isinstance(statement, ast.Declare):
@@ -105,7 +117,7 @@ class _Folding:
     def statements(self) -> Iterator[ast.Statement]:
         """The statements, closed parts replaced and closed local names left out."""
         for statement in self.clause.body:
-            if isinstance(statement, ast.Declare):
+            if isinstance(statement, ast.Declare | ast.Train):
                 yield statement
                 continue
             value, name = statement.value, getattr(statement, "name", "")

@@ -74,6 +74,7 @@ CALLS = (
     "scatter",
     "solve",
     "topmask",
+    "training",
 )
 """Functions of whole tensors, which nothing looks into.
 
@@ -87,9 +88,13 @@ permute(v, places)   elements along the last axis, taken from their places
 scatter(v, index)    zeros of the node's axes, v added at the places of flattened index
 solve(a, b)          a^-1 b over the last two axes, batched over the others
 topmask(e; k)        ones at the k largest elements of flattened e, zeros elsewhere
+training(a, b)       a in training, b otherwise
 """
 
 LINEAR_CALLS = frozenset(
     ("detach", "drop", "fit", "fwht", "gather", "ifft2", "permute", "scatter")
 )
 """Those that give zeros for zeros in their first argument."""
+
+OUTSIDE_TRAINING = {"drop": 0, "detach": 0, "training": 1}
+"""Of these, those that are one of their operands where nothing is trained: which."""

@@ -79,6 +79,7 @@ KNOB_TYPES: Mapping[str, Type] = {
         Type("number", "a number"),
         Type("flag", "`true` or `false`", number=False),
         Type("function", "a function of one number", number=False),
+        Type("text", "a text in quotes", number=False),
         Type("method", "a method to wrap", number=False),
     )
 }
@@ -221,6 +222,8 @@ def _word(name: str, kind: Type, given: Given) -> Knob:
     if kind.name == "flag" and isinstance(given.value, bool):
         return given.value
     if given.value in kind.words:
+        return given.value
+    if kind.name == "text" and isinstance(given.value, str):
         return given.value
     if kind.name == "function" and isinstance(given.value, str):
         if given.value not in WORDS:

@@ -208,6 +208,8 @@ class _Lowering:
             return self._step(op, [self._spread(args[0], "bt")], shape, "bt")
         if node.fn == "drop":  # every token has zeros of its own
             args = [self._spread(args[0], token_axes(node.axes))]
+        if node.fn == "training":  # the result may be either
+            args = [self._spread(arg, token_axes(node.axes)) for arg in args]
         tokens = _tokens_of(args)
         return self._step("call", args, shape, tokens, fn=node.fn, attrs=node.attrs)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from peftc.expr import ir
 from peftc.expr.cost import Machine, Measure, has_tokens
+from peftc.expr.functions import OUTSIDE_TRAINING
 from peftc.expr.ir import Add, Axes, Call, Ein, Leaf, Literal, Map, Node, View
 from peftc.expr.normal import concrete
 from peftc.expr.order import Planner
@@ -113,12 +114,12 @@ def _merge_norm(composed: Composed, env: Mapping[str, int], biased: bool) -> Mer
 
 
 def _strip(roots: Sequence[Node], origins: dict[Node, Span]) -> list[Node]:
-    """The roots without dropout and `detach`."""
+    """The roots as they are outside training: without dropout, `detach`, `training`."""
     new: dict[Node, Node] = {}
     for node in ir.walk(*roots):
         operands = [new[operand] for operand in node.operands]
-        if isinstance(node, Call) and node.fn in ("drop", "detach"):
-            new[node] = operands[0]
+        if isinstance(node, Call) and node.fn in OUTSIDE_TRAINING:
+            new[node] = operands[OUTSIDE_TRAINING[node.fn]]
         else:
             new[node] = ir.rebuild(node, operands)
         if node in origins:

@@ -114,6 +114,8 @@ def compute(expr: ast.Expr, names: Environment) -> Value:
             return value if not unit else Fraction(str(value)) / 100
         case ast.Name(name):
             return _name(expr, name, names)
+        case ast.String(text):
+            return text
         case ast.Negate(operand):
             inner = number(operand, names)
             return None if inner is None else -inner

@@ -64,6 +64,7 @@ PLACES: Mapping[str, Mapping[str, Leaf]] = {
     "hidden": HIDDEN,
     "norm": NORM,
     "attention": ATTENTION,
+    "model": {},
 }
 
 ROW_TARGETS = ("k", "v")
@@ -80,6 +81,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "hidden": ("h",),
     "norm": ("g", "c"),
     "attention": ("k", "v", "start"),
+    "model": (),
 }
 """What rules may rewrite."""
 
@@ -88,6 +90,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "hidden": ("hidden",),
     "norm": ("hidden",),
     "attention": ("hidden", "heads", "kv_heads", "key", "value"),
+    "model": (),
 }
 """The axes that a site of this kind gives numbers to."""
 

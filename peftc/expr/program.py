@@ -85,3 +85,22 @@ class Program:
     separate_tokens: bool = False
     flops: tuple[int, int] = (0, 0)
     bytes: tuple[int, int] = (0, 0)
+
+
+def live(program: Program, training: bool) -> frozenset[str]:
+    """The names that the result depends on, in training or outside it."""
+    steps = {step.out: step for step in program.steps}
+    found: set[str] = set()
+    waiting = [program.result]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _needed(steps[name], training) if name in steps else ()
+    return frozenset(found)
+
+
+def _needed(step: Step, training: bool) -> tuple[str, ...]:
+    if step.fn == "training":
+        return step.args[:1] if training else step.args[1:]
+    return step.args

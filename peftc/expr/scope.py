@@ -46,6 +46,7 @@ KINDS: Mapping[str, Kind] = {
     "hidden": "hidden",
     "norm": "norm",
     "attention": "attention",
+    "model": "model",
 }
 
 

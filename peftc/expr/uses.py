@@ -65,6 +65,8 @@ def expressions(clause: ast.Clause) -> Iterator[Expr | ast.Axes]:
     for statement in clause.body:
         if isinstance(statement, ast.Declare):
             yield from chain.from_iterable(map(_of_tensor, statement.tensors))
+        elif isinstance(statement, ast.Train):
+            yield from (arg.value for arg in statement.args)  # type: ignore[misc]
         else:
             yield statement.value
 

@@ -20,7 +20,6 @@ from peftc.diagnostics.core import (
     suggestion,
 )
 from peftc.diagnostics.plan import (
-    LossNotSupported,
     NoTap,
     NotWholeAtSite,
     TiedWeight,
@@ -43,6 +42,7 @@ from peftc.plan.types import (
 )
 from peftc.syntax import ast
 from peftc.syntax.print import print_expr
+from peftc.view import MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -68,9 +68,11 @@ def build(
     size = sum(prod(p.shape) * DTYPE_BYTES.get(p.dtype, 4) for p in view.parameters)
     facts = ModelFacts(view.architecture, view.config_hash, count, view.layers, size)
     methods = dict(_methods(spec))
-    made = _rewrites(spec, view)
+    naming = _Naming(_groups(spec), _counts(spec))
+    made = _rewrites([a for a in spec if a.site is not MODEL], view, naming)
+    whole = tuple(_application(a, naming) for a in spec if a.site is MODEL)
     rewrites = (*moved_tables(made, view), *made)
-    return Plan(facts, seed, dtype, tuple(methods.values()), rewrites)
+    return Plan(facts, seed, dtype, tuple(methods.values()), rewrites, whole=whole)
 
 
 def _methods(spec: Sequence[Applied]) -> Iterator[tuple[str, ast.Method]]:
@@ -79,9 +81,10 @@ def _methods(spec: Sequence[Applied]) -> Iterator[tuple[str, ast.Method]]:
         yield applied.method.name, replace(applied.method, leading=())
 
 
-def _rewrites(spec: Sequence[Applied], view: ModelView) -> tuple[Rewrite, ...]:
+def _rewrites(
+    spec: Sequence[Applied], view: ModelView, naming: _Naming
+) -> tuple[Rewrite, ...]:
     errors = Diagnostics()
-    naming = _Naming(_groups(spec), _counts(spec))
     at: dict[str, list[Applied]] = {}
     for applied in spec:
         at.setdefault(applied.site.key, []).append(applied)
@@ -179,17 +182,19 @@ def _application(applied: Applied, naming: _Naming) -> Application:
         origin=str(applied.span),
         wraps=wraps,
     )
-    tensors = tuple(_tensors(applied, bare, naming.groups[applied.call]))
-    return replace(bare, tensors=tensors)
+    alone = {method.name: method}
+    equation = equation_of(replace(bare, wraps=()), site, alone)
+    _check(applied, equation)
+    group = naming.groups[applied.call]
+    tensors = tuple(_tensors(applied, bare, equation, group))
+    return replace(bare, tensors=tensors, group=group if equation.controls else "")
 
 
 def _tensors(
-    applied: Applied, application: Application, group: str
+    applied: Applied, application: Application, equation: Equation, group: str
 ) -> Iterator[AddedTensor]:
     """The method's own tensors; those of what it wraps are the inner applications'."""
     site, method = applied.site, applied.method
-    equation = equation_of(replace(application, wraps=()), site, {method.name: method})
-    _check(applied, equation)
     sizes = {**dict(site.sizes), **knob_sizes(application)}
     written = dict(_written(method.clauses[applied.clause]))
     for declared in equation.declarations:
@@ -212,8 +217,6 @@ def _attention_kind(site: Site) -> str:
 def _check(applied: Applied, equation: Equation) -> None:
     """Refuse what an equation asks for and the site or this version cannot give."""
     name, span, site = applied.method.name, applied.span, applied.site
-    if equation.losses:
-        raise fail(LossNotSupported(span=span, method=name))
     reads = any(depends_on(rule, {TAP}) for rule in equation.rules.values())
     if site.kind in ("hidden", "attention") and reads and not site.tap:
         raise fail(NoTap(span=span, method=name, name="u", site=site.key))

@@ -125,6 +125,7 @@ def _take(plan: Plan, block: _Block) -> Plan:
         "memory": lambda: replace(plan, memory=_memory(block.rest)),
         "note": lambda: replace(plan, notes=(*plan.notes, json.loads(block.rest))),
         "methods": lambda: replace(plan, methods=_methods(block)),
+        "apply": lambda: replace(plan, whole=(*plan.whole, _application(block))),
         "site": lambda: replace(plan, rewrites=(*plan.rewrites, _rewrite(block))),
     }
     return readers[block.head]()
@@ -223,6 +224,7 @@ def _application(block: _Block) -> Application:
         tuple(_tensor(b.text) for b in block.children if b.head != "apply"),
         _unquote(said["from"]),
         tuple(_application(b) for b in block.children if b.head == "apply"),
+        _unquote(said.get("group", '""')),
     )
 
 

@@ -51,6 +51,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from (f"note {json.dumps(note)}" for note in plan.notes)
     yield "methods"
     yield from (indent(print_method(m).rstrip("\n"), "  ") for m in plan.methods)
+    for application in plan.whole:
+        yield from _application(application)
     for rewrite in plan.rewrites:
         yield from _rewrite(rewrite)
 
@@ -86,9 +88,11 @@ def _rows(site: Site) -> str | None:
 
 def _application(application: Application) -> Iterator[str]:
     knobs = "".join(f" {n}={knob_text(v)}" for n, v in application.knobs)
+    group = f" group={word(application.group)}" if application.group else ""
     yield (
         f"apply {application.instance} method={application.method}"
-        f" clause={application.clause} from={word(application.origin)} with{knobs}"
+        f" clause={application.clause} from={word(application.origin)}{group}"
+        f" with{knobs}"
     )
     yield from (f"  {_tensor(t)}" for t in application.tensors)
     for part in application.wraps:

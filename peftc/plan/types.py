@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from peftc.syntax.ast import Loss, Train
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -94,6 +96,9 @@ class Application:
     tensors: tuple[AddedTensor, ...]
     origin: str = ""
     wraps: tuple[Application, ...] = ()
+    group: str = ""
+    """One for all applications of one call in the spec, if its training is controlled:
+    a control sees all its sites together."""
 
     @property
     def all_tensors(self) -> tuple[AddedTensor, ...]:
@@ -193,6 +198,16 @@ class Plan:
     rewrites: tuple[Rewrite, ...]
     memory: Memory | None = None
     notes: tuple[str, ...] = ()
+    whole: tuple[Application, ...] = ()
+    """What is applied to the model as a whole: controls of its training."""
+
+    @property
+    def controlled(self) -> bool:
+        """Whether a method adds to the loss or has controls: `peftc.training` is then
+        needed to train it."""
+        clauses = (clause for method in self.methods for clause in method.clauses)
+        said = (s for clause in clauses for s in clause.body)
+        return any(isinstance(s, Loss | Train) for s in said)
 
     @property
     def trainable(self) -> int:

@@ -259,10 +259,14 @@ def _method(
         inner = _inner(expr, wrapped, targets, at, walk)
         check_knobs(method, knobs, expr.span)
         return Request(method, (), knobs, at.scopes, expr.span, inner)
+    places = {c.place for c in method.clauses}
+    if targets and places == {"model"}:
+        problem = f"`{method.name}` is about the model as a whole; it takes no sites"
+        raise fail(WrongArgument(span=targets[0].span, problem=problem))
     selectors = _selectors(method, targets, walk)
     check_knobs(method, knobs, expr.span)
-    if not targets and {c.place for c in method.clauses} == {"attention"}:
-        selectors = (Selector("attention", expr.span),)
+    if not targets and places in ({"attention"}, {"model"}):
+        selectors = (Selector(next(iter(places)), expr.span),)
     elif not targets:
         example = ", ".join(("q, v", *(f"{n}=..." for n in knobs)))
         raise fail(NoTarget(span=expr.span, method=method.name, example=example))

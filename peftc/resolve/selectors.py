@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import Diagnostic, fail, suggestion
 from peftc.diagnostics.resolve import BadLayers, NoSuchSite, UnknownTarget
-from peftc.view import GROUPS, ROLES, ModelView, Site
+from peftc.view import GROUPS, MODEL, ROLES, ModelView, Site
 
 if TYPE_CHECKING:
     from peftc.syntax.source import Span
@@ -79,6 +79,8 @@ def select(
     Raises:
         PeftcError: PEFT203 if there is none and the selector is not optional.
     """
+    if selector.target == MODEL.role and not (selector.glob or scopes):
+        return (MODEL,)
     matching = [site for site in view.sites if _means(selector, site)]
     inside = [s for s in matching if all(scope.admits(s) for scope in scopes)]
     if not inside and not selector.optional:

@@ -17,6 +17,7 @@ from peftc.diagnostics.rewrite import (
     SiteNotFoundInGraph,
     TensorUnread,
 )
+from peftc.expr.program import live
 from peftc.rewrite.edit import is_own, now
 from peftc.rewrite.insert import BOTH
 from peftc.rewrite.positions import START
@@ -157,8 +158,9 @@ def _check_tensors(capture: Capture, rewrite: Rewrite, found: Diagnostics) -> No
     if not anchors(capture, rewrite):
         return
     given = capture.tensors.get(rewrite.site.key, {})
+    training = capture.training.get(rewrite.site.key, False)
     for program in rewrite.programs:
-        read = {name for step in program.steps for name in step.args}
+        read = live(program, training)
         for name in sorted(read & given.keys()):
             if not given[name].users:
                 found.add(TensorUnread(site=rewrite.site.place, tensor=name))

@@ -249,6 +249,8 @@ def _call(source: Source, step: Step, args: list[Value], at: Inserter) -> fx.Nod
         p = float(step.attrs[0])
         drops = source.training and p > 0
         return at.put(F.dropout, args[0].node, p, True) if drops else args[0].node
+    if step.fn == "training":
+        return args[0 if source.training else 1].node
     if step.fn not in CALLS:
         raise fail(NoGraphForm(site=at.site, step=step.out, fn=step.fn))
     return CALLS[step.fn](at, step, args)

@@ -189,6 +189,6 @@ CALLS: dict[str, Call] = {
     "solve": _solve,
     "topmask": _topmask,
 }
-"""All but `drop`, which is in the graph of a training step only."""
+"""All but `drop` and `training`, which depend on whether the graph is trained."""
 CONSTANTS = frozenset(("eye", "full"))
 """Of their argument they take the type and the place alone."""

@@ -28,8 +28,10 @@ from torch._dynamo.exc import (
 
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import NotOneGraph, RanUnadapted, TooManyGraphs
+from peftc.diagnostics.training import Unattended
 from peftc.runtime.backend import Backend, check_owners
 from peftc.runtime.bind import Forward, Layout, bound, ran_unadapted
+from peftc.runtime.names import CHILD
 from peftc.runtime.tripwire import capturing, ours
 from peftc.sites.capture import plain_buffers
 from peftc.sites.recording import install_output_hooks, lacks_hooks
@@ -93,6 +95,7 @@ class Entry:
             args = args[1:]
         if self.switch.bypassed:
             return self.original(*args, **kwargs)
+        self._check_attended()
         if _records_outputs(self.root, kwargs):
             install_output_hooks(self.root)
         try:
@@ -103,6 +106,12 @@ class Entry:
                 raise
         install_output_hooks(self.root)
         return self._run(args, kwargs)
+
+    def _check_attended(self) -> None:
+        """Refuse to train without the controls and loss terms of methods."""
+        trains = self.module.training and torch.is_grad_enabled()
+        if trains and self.root.__dict__[CHILD].unattended:
+            raise fail(Unattended())
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with _capture(self.recipe.limit):

@@ -14,6 +14,7 @@ from torch import nn
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import WrongState
+from peftc.plan.training import training_plan
 from peftc.runtime import adapters, merge, removal
 from peftc.runtime.export import exported
 from peftc.runtime.parameters import added
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    from peftc.plan.training import TrainingPlan
     from peftc.plan.types import Application, Plan
     from peftc.runtime.entry import Entry
     from peftc.runtime.parameters import Attached
@@ -49,6 +51,8 @@ class Handle:
         self.entries = entries
         self.attached = attached
         self.any_base = False
+        self.unattended = self.plan.controlled
+        """Training would miss what methods ask for: no run has been started."""
         self.own: dict[str, Any] = {}
         """What the instance had of its own before, of what it was given."""
         self.merged: merge.Merged | None = None
@@ -78,6 +82,13 @@ class Handle:
     def sites(self) -> tuple[Site, ...]:
         """The sites that are rewritten, in the model's order."""
         return tuple(rewrite.site for rewrite in self.plan.rewrites)
+
+    def training_plan(self) -> TrainingPlan:
+        """What training these methods takes beyond a step: controls and loss terms.
+
+        Data only; `peftc.training` runs it.
+        """
+        return training_plan(self.plan)
 
     def parameters_by_method(self) -> Mapping[str, Mapping[str, nn.Parameter]]:
         """The trainable tensors of each method by path; a shared one only once."""

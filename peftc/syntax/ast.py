@@ -190,7 +190,16 @@ class Loss(Commented):
     value: Expr
 
 
-Statement: TypeAlias = Declare | Define | Rule | Loss
+@dataclass(frozen=True)
+class Train(Commented):
+    """`train mask(m, W, keep=0.5)`: a control of training, what it works on, and its
+    options; those have names."""
+
+    control: str
+    args: tuple[Arg, ...]
+
+
+Statement: TypeAlias = Declare | Define | Rule | Loss | Train
 
 
 @dataclass(frozen=True)

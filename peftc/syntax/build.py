@@ -144,6 +144,13 @@ class Builder(Transformer[Token, Any]):
     def loss(self, word: Lexeme, value: ast.Expr) -> ast.Loss:
         return ast.Loss(value, span=word.span.to(value.span))
 
+    def train(self, word: Lexeme, name: Lexeme, *parts: Part) -> ast.Train:
+        span = word.span.to(parts[-1].span)
+        return ast.Train(str(name), _nodes(parts), span=span)
+
+    def value(self, expr: ast.Expr) -> ast.Arg:
+        return ast.Arg(expr, span=expr.span)
+
     # --- specs -----------------------------------------------------------------------
 
     def sum(self, *parts: Part) -> ast.SpecExpr:

@@ -155,7 +155,9 @@ def _statement(statement: ast.Statement) -> Doc:
         return (f"{statement.name} = ", _expr(statement.value))
     if isinstance(statement, ast.Rule):
         return (f"{statement.target}' = ", _expr(statement.value))
-    return ("loss += ", _expr(statement.value))
+    if isinstance(statement, ast.Loss):
+        return ("loss += ", _expr(statement.value))
+    return (f"train {statement.control}", listed("(", map(_arg, statement.args), ")"))
 
 
 def _tensor(tensor: ast.Tensor) -> Doc:

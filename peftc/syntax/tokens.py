@@ -2,7 +2,8 @@
 
 In: a source.  Out: its tokens, its comments, and an error for every character that
 begins none of them; the token `ERROR` stands in such places.  Words that are keywords
-only in company (`loss +=`, `shared param`, `sum[k: n]`) are told apart here.
+only in company (`loss +=`, `train mask(`, `shared param`, `sum[k: n]`) are told apart
+here.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def first_on_line(tokens: list[Lexeme], index: int) -> bool:
 
 
 def _tell_apart(tokens: list[Lexeme]) -> None:
-    """Retype `loss`, `shared`, binders, and parentheses that begin an item."""
+    """Retype `loss`, `train`, `shared`, binders, and parentheses that begin an item."""
     depth = 0
     for index, token in enumerate(tokens):
         if token.type in OPENING:
@@ -156,6 +157,8 @@ def _tell_apart(tokens: list[Lexeme]) -> None:
 def _kind_of_name(token: Lexeme, following: list[str]) -> str:
     if token == "loss" and following[:1] == ["MOREEQUAL"]:
         return "LOSS"
+    if token == "train" and following[:2] == ["NAME", "LPAR"]:
+        return "TRAIN"
     if token == "shared" and following[:1] in (["PARAM"], ["BUFFER"]):
         return "SHARED"
     if following == ["LSQB", "NAME", "COLON"]:

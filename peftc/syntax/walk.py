@@ -26,7 +26,7 @@ ASIDE = frozenset({"span", "leading", "trailing", "closing"})
 _PARTS: dict[str, tuple[str, ...]] = {}
 
 
-def _parts(node: ast.Node) -> tuple[str, ...]:
+def parts_of(node: ast.Node) -> tuple[str, ...]:
     """The fields in which a node of this class keeps others; looked up once."""
     name = type(node).__name__
     if name not in _PARTS:
@@ -36,7 +36,7 @@ def _parts(node: ast.Node) -> tuple[str, ...]:
 
 def children(node: ast.Node) -> Iterator[ast.Node]:
     """The nodes directly below one, in order."""
-    stack = [getattr(node, name) for name in reversed(_parts(node))]
+    stack = [getattr(node, name) for name in reversed(parts_of(node))]
     while stack:
         part = stack.pop()
         if isinstance(part, ast.Node):

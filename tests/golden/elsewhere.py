@@ -12,7 +12,14 @@ _BIND = _RUNTIME + "test_bind.py::"
 _ATTENTION = "tests/numerics/test_rewrite_attention.py::"
 _REWRITE = "tests/unit/rewrite/test_check.py::"
 
+_TRAINING = "tests/numerics/training/test_run.py::"
+
 ELSEWHERE = {
+    "PEFT690": _TRAINING + "test_how_long_a_run_is_has_to_be_known",
+    "PEFT691": _TRAINING + "test_a_control_that_needs_data_gets_some",
+    "PEFT692": _TRAINING + "test_a_state_of_other_controls_is_refused",
+    "PEFT693": _TRAINING + "test_the_order_of_a_loop",
+    "PEFT694": _TRAINING + "test_a_loop_without_a_run_is_refused",
     "PEFT108": "tests/unit/syntax/test_limits.py::test_too_large",
     "PEFT223": "tests/unit/equations/test_library.py::test_unreadable",
     "PEFT224": "tests/unit/equations/test_library.py::test_definitions_only",

@@ -306,6 +306,7 @@ def test_calls() -> None:
             (a >= a.flatten().sort()[0][-3]).double(),
             value("topmask", "a", "a", 3),
         ),
+        "training": (b, value("training", "ab", "b")),
     }
     assert expected.keys() == set(CALLS)
     for wanted, made in expected.values():

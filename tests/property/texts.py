@@ -131,11 +131,13 @@ knobs = make(ast.Parameter, names, types, optional | expressions) | make(
 starts = make(ast.Random, names, tuples(expressions))
 tensors = make(ast.Tensor, names, tuples(expressions), optional | expressions | starts)
 kinds = st.sampled_from(["param", "buffer"])
+operands = make(ast.Arg, expressions) | make(ast.Arg, expressions, names)
 statements = (
     _commented(ast.Declare, kinds, tuples(tensors, least=1), st.booleans())
     | _commented(ast.Define, names, expressions)
     | _commented(ast.Rule, names, expressions)
     | _commented(ast.Loss, expressions)
+    | _commented(ast.Train, names, tuples(operands, most=3).map(_without_twice))
 )
 asked = make(ast.Test, names, st.just("") | names)
 guards = tuples(tuples(asked, least=1, most=2), most=2)
@@ -175,7 +177,21 @@ def files(draw: st.DrawFn) -> ast.File:
 WORDS = (
     *("method", "spec", "let", "use", "on", "where", "or", "param", "buffer", "shared"),
     *("and", "is", "|"),
-    *("loss", "+=", "sum", "W'", "lora", "q", "r", "0..11", "8", "5%", "1e-4", '"a*"'),
+    *(
+        "loss",
+        "+=",
+        "train",
+        "sum",
+        "W'",
+        "lora",
+        "q",
+        "r",
+        "0..11",
+        "8",
+        "5%",
+        "1e-4",
+        '"a*"',
+    ),
     *("(", ")", "[", "]", "{", "}", ",", ":", ";", "=", "+", "-", "*", "/", "@", "~"),
     *("?", "..", ".T", "experts.up", "layers", "#", "\n", "\n", '"', "'", "é", "\t"),
 )

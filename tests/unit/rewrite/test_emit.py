@@ -87,7 +87,7 @@ def assert_as_evaluated(one: Program, values: Mapping[str, torch.Tensor]) -> Gra
 
 def test_the_tables_hold_every_function() -> None:
     assert MAPS.keys() == ELEMENTWISE.keys()
-    assert CALLS.keys() | {"drop"} >= set(FUNCTIONS)
+    assert CALLS.keys() | {"drop", "training"} >= set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("fn", sorted(ELEMENTWISE))

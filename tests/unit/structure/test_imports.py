@@ -33,6 +33,7 @@ LAYERS = (
     ("sites", "rewrite"),
     ("graph-pass",),
     ("runtime",),
+    ("training",),
     ("reproducer",),
     ("driver",),
     ("replay",),
@@ -49,6 +50,7 @@ ERRORS = {
     "plan": "plan",
     "capture": "sites",
     "runtime": "runtime",
+    "training": "expr",
 }
 """The stage that each file of error classes belongs to, and may import from."""
 

@@ -1,0 +1,213 @@
+"""Errors of training controls (295 to 299) and of training with them (690 to 699).
+
+In: nothing.  Out: the diagnostic classes that `peftc.expr` and `peftc.training` raise
+about `train` statements, and about running what they say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftc.diagnostics.core import Diagnostic
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownControl(Diagnostic):
+    """A `train` statement names a control that does not exist.
+
+    What a method does between the steps of training is said by controls: `redraw`
+    draws random numbers anew, and so on; docs/training.md lists them.
+
+    Fix: a control of the list, or one of a package that offers it under the entry
+    point `peftc.controls`.
+    """
+
+    code: ClassVar[str] = "PEFT295"
+    title: ClassVar[str] = "unknown control"
+    label: ClassVar[str] = "there is no control `{name}`"
+    help: ClassVar[str] = "{hint}"
+    name: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlOperands(Diagnostic):
+    """A control is given other tensors than it takes.
+
+    What a control works on stands first, in its order; its options have names.
+
+    Wrong:
+
+        method m() on linear { param a[out] = 0; y' = y + a; train redraw() }
+
+    Right:
+
+        method m() on linear { buffer a[out] = 0; y' = y + a; train redraw(a) }
+    """
+
+    code: ClassVar[str] = "PEFT296"
+    title: ClassVar[str] = "wrong tensors of a control"
+    label: ClassVar[str] = "{problem}"
+    notes: ClassVar[tuple[str, ...]] = ("its form is `{form}`",)
+    problem: str
+    form: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlPlace(Diagnostic):
+    """A control stands where it has nothing to work on.
+
+    Some controls are about the whole model (a teacher, a schedule): they stand in a
+    clause `on model`.  The others work on tensors of sites.  A clause `on model` has
+    no site, so it has no tensors and no rules, and at least one control.
+
+    Wrong:
+
+        method m() on model { param a[8] = 0 }
+
+    Right:
+
+        method m(T: scale = 2) on model { train distill(T=T) }
+    """
+
+    code: ClassVar[str] = "PEFT297"
+    title: ClassVar[str] = "nothing to control here"
+    label: ClassVar[str] = "{problem}"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossReadsActivations(Diagnostic):
+    """A term of the loss reads what flows through the model.
+
+    Terms that methods add to the loss are computed from their tensors and the base's
+    weights, once in a step; inputs and outputs of sites are gone by then.
+
+    Wrong:
+
+        method m() on linear {
+          param a[out] = 0
+          y' = y + a
+          loss += norm2(y)
+        }
+
+    Right:
+
+        method m() on linear {
+          param a[out] = 0
+          y' = y + a
+          loss += norm2(a)
+        }
+    """
+
+    code: ClassVar[str] = "PEFT298"
+    title: ClassVar[str] = "a loss term reads activations"
+    label: ClassVar[str] = "`{name}` is gone when the loss is computed"
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlTensor(Diagnostic):
+    """A control changes a tensor, and is given something else.
+
+    `redraw`, for instance, writes into tensors; so it takes tensors that the clause
+    declares, and those that it writes must be a `buffer`: what is trained is not
+    overwritten.
+
+    Fix: name a tensor that is declared in the clause, as `buffer` if it is not trained.
+    """
+
+    code: ClassVar[str] = "PEFT299"
+    title: ClassVar[str] = "a control needs a tensor"
+    label: ClassVar[str] = "`{control}` cannot work on `{text}`: {problem}"
+    control: str
+    text: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsUnknown(Diagnostic):
+    """A control needs the number of training steps, and nothing says it.
+
+    Schedules and budgets are told in shares of the run.
+
+    Fix: `model.peftc.training(steps=...)`; with transformers' Trainer give `max_steps`
+    or a data set that has a length.
+    """
+
+    code: ClassVar[str] = "PEFT690"
+    title: ClassVar[str] = "the number of steps is not known"
+    label: ClassVar[str] = "`{control}` needs to know how long training is"
+    help: ClassVar[str] = "give `steps=`"
+    control: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoCalibration(Diagnostic):
+    """A control has to see data before training, and there is none.
+
+    Scores by gradients or activations, for instance, are computed from some batches
+    before the first step.
+
+    Fix: `model.peftc.training(calibration=batches)`, batches as the model takes them;
+    with transformers' Trainer the training data is taken.
+    """
+
+    code: ClassVar[str] = "PEFT691"
+    title: ClassVar[str] = "no data to calibrate with"
+    label: ClassVar[str] = "`{control}` needs batches before training"
+    help: ClassVar[str] = "give `calibration=`"
+    control: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongTrainingState(Diagnostic):
+    """The state of the controls in a checkpoint is not that of this training plan.
+
+    Averages, masks and counters of controls are saved beside the adapter.  They belong
+    to the controls of one plan.
+
+    Fix: resume with the spec that the checkpoint was made with.
+    """
+
+    code: ClassVar[str] = "PEFT692"
+    title: ClassVar[str] = "another training state"
+    label: ClassVar[str] = "{problem}"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotTrained(Diagnostic):
+    """A step of a loop was left out, or came in the wrong order.
+
+    A step is `loss`, `backward`, `before_optimizer`, the optimizer's step,
+    `after_optimizer`; `with run.step(optimizer):` around the optimizer's step does
+    the last part.
+
+    Fix: keep the order of docs/training.md.
+    """
+
+    code: ClassVar[str] = "PEFT693"
+    title: ClassVar[str] = "the loop lost its order"
+    label: ClassVar[str] = "{problem}"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unattended(Diagnostic):
+    """A method asks for more than gradients, and the loop does not know of it.
+
+    Some methods add terms to the loss, or do something between steps: draw numbers,
+    choose masks.  A loop that does not run their training plan would train something
+    else without a word.
+
+    Fix: `peftc.training.attach(trainer)` before `trainer.train()`, or
+    `peftc.training.Run(model)` in a loop of your own; docs/training.md shows both.
+    To look at the model only, call `model.eval()` or use `torch.no_grad()`.
+    """
+
+    code: ClassVar[str] = "PEFT694"
+    title: ClassVar[str] = "this would be trained without its training plan"
+    label: ClassVar[str] = "methods of this model have controls or loss terms"
+    help: ClassVar[str] = "start a `peftc.training.Run`, or `attach` the Trainer"

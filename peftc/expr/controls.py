@@ -1,0 +1,207 @@
+"""Controls of training: what a `train` statement may name, and how it is read.
+
+In: a statement and the scope of its clause.  Out: `Control`, whose operands are values
+of the equation and whose options have their types.  What a control does is code in
+`peftc.training.controls`; the table here says what it takes, so that texts are checked
+without it.  An installed package adds its own under the entry point `peftc.controls`
+(`name = "package.module:SIGNATURE"`, a `Signature`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from peftc.diagnostics.core import fail, suggestion
+from peftc.diagnostics.training import (
+    ControlOperands,
+    ControlTensor,
+    UnknownControl,
+)
+from peftc.expr import terms
+from peftc.expr.ir import Leaf
+from peftc.expr.knobs import Given, Knob, bind_knobs, check_knobs, knob_types
+from peftc.expr.numbers import TRUTH
+from peftc.syntax import ast
+from peftc.syntax.parse import parse_method
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peftc.expr.ir import Node
+    from peftc.expr.scope import Scope
+    from peftc.syntax.source import Span
+
+GROUP = "peftc.controls"
+"""Of entry points."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a control takes.
+
+    `operands` name what it works on, in order: `buffer` or `param` before the name
+    wants such a tensor of the clause, otherwise any expression will do.  A last `...`
+    allows any number, one or more, of the one before it.  `options` are written as
+    knobs are.  `code` is where its class is.  `whole` says that it may stand in a
+    clause `on model`.
+    """
+
+    name: str
+    code: str
+    operands: tuple[str, ...] = ()
+    options: str = ""
+    whole: bool = False
+
+    @property
+    def method(self) -> ast.Method:
+        """Its options as the knobs of a definition, so that they are checked alike."""
+        return _header(self.name, self.options)
+
+    def takes(self, count: int) -> bool:
+        """Whether it takes so many operands."""
+        named = len([one for one in self.operands if one != "..."])
+        return count >= named if "..." in self.operands else count == named
+
+    def kind(self, index: int) -> str:
+        """What the operand at an index has to be: `buffer`, `param`, or anything."""
+        named = [one for one in self.operands if one != "..."]
+        kind, _, name = named[min(index, len(named) - 1)].partition(" ")
+        return kind if name else ""
+
+    @property
+    def form(self) -> str:
+        """How it is written, for people."""
+        return f"train {self.name}({', '.join((*self.operands, self.options))})"
+
+
+@lru_cache
+def _header(name: str, options: str) -> ast.Method:
+    knobs = f"({options})" if options else ""
+    return parse_method(f"method {name}{knobs} on model {{}}")
+
+
+@dataclass(frozen=True)
+class Control:
+    """One `train` statement of an application.
+
+    `operands` are expressions over the leaves of the site and the added tensors;
+    `texts` how they were written.
+    """
+
+    name: str
+    operands: tuple[Node, ...]
+    texts: tuple[str, ...]
+    options: Mapping[str, Knob]
+    span: Span | None = field(default=None, compare=False)
+
+
+CONTROLS: Mapping[str, Signature] = {
+    one.name: one
+    for one in (
+        Signature(
+            "redraw",
+            "peftc.training.controls.redraw:Redraw",
+            ("buffer tensor", "..."),
+            "kind: uniform | one = uniform, low: number = 0, high: number = 1",
+        ),
+    )
+}
+"""peftc's own, one line each."""
+
+
+@lru_cache
+def controls() -> Mapping[str, Signature]:
+    """All that are known, those of installed packages too."""
+    found = dict(CONTROLS)
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, entry.load())
+    return found
+
+
+def read_control(statement: ast.Train, scope: Scope) -> Control:
+    """Read a `train` statement.
+
+    Raises:
+        PeftcError: PEFT295 for an unknown control, PEFT296 for operands that it does
+            not take, or what is wrong with an option.
+    """
+    known = controls()
+    if statement.control not in known:
+        hint = suggestion(statement.control, known) or f"there are {', '.join(known)}"
+        raise fail(
+            UnknownControl(span=statement.span, name=statement.control, hint=hint)
+        )
+    signature = known[statement.control]
+    given = [arg.value for arg in statement.args if not arg.name]
+    if not signature.takes(len(given)):
+        problem = f"`{signature.name}` takes other tensors than these {len(given)}"
+        text = {"problem": problem, "form": signature.form}
+        raise fail(ControlOperands(span=statement.span, **text))
+    values = terms.each(given, scope)  # type: ignore[arg-type]  # the grammar's operands
+    for index, value in enumerate(values):
+        _check_kind(signature, index, given[index], value.node)
+    return Control(
+        signature.name,
+        tuple(value.node for value in values),
+        tuple(expr.span.text for expr in given),
+        _options(signature, statement, scope),
+        statement.span,
+    )
+
+
+def _check_kind(
+    signature: Signature, index: int, written: ast.Node, node: Node
+) -> None:
+    """Refuse a value where a control wants a tensor of the clause."""
+    wanted = signature.kind(index)
+    if not wanted or (isinstance(node, Leaf) and node.kind == wanted):
+        return
+    problem = f"it must be a `{wanted}` of this clause"
+    named = {"control": signature.name, "text": written.span.text}
+    raise fail(ControlTensor(span=written.span, **named, problem=problem))
+
+
+def _options(
+    signature: Signature, statement: ast.Train, scope: Scope
+) -> Mapping[str, Knob]:
+    """The values of the options, those that are known; all are checked."""
+    method = signature.method
+    types = knob_types(method)
+    known: dict[str, Given] = {}
+    unknown: set[str] = set()
+    for arg in statement.args:
+        if arg.name:
+            words = types[arg.name].words if arg.name in types else ()
+            value = _value(arg.value, words, scope)  # type: ignore[arg-type]
+            if value is None:
+                unknown.add(arg.name)
+            else:
+                known[arg.name] = Given(value, arg.value.span)
+    if not unknown:
+        return bind_knobs(method, known, {}, statement.span)
+    # An option that is no knob's is reported; one whose value is open is left alone.
+    named = {name: Given(0) for name in unknown - set(types)}
+    left = tuple(p for p in method.params if p.name not in unknown)
+    check_knobs(replace(method, params=left), {**known, **named}, statement.span)
+    return {}
+
+
+def _value(expr: ast.Expr, words: tuple[str, ...], scope: Scope) -> Knob | None:
+    """The value of an option; None while those of knobs are not known."""
+    if isinstance(expr, ast.String):
+        return expr.value
+    if isinstance(expr, ast.Name):
+        if expr.id in words:
+            return expr.id
+        if expr.id in TRUTH:
+            return expr.id == "true"
+        for table in (scope.flags, scope.words, scope.functions):
+            if expr.id in table:
+                scope.read.add(expr.id)
+                return table[expr.id]
+    value = terms.evaluate(expr, scope)
+    number = value.number if value.constant else None
+    return number if number is None or isinstance(number, int) else float(number)

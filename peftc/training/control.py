@@ -1,0 +1,98 @@
+"""A control: what one `train` statement of a method does while a model is trained.
+
+In: a `ControlPlan` and the run it belongs to.  Out: a `Control`, whose events a run
+calls in their order.  A package writes its own by deriving from `Control`, and offers
+its signature under the entry point `peftc.controls`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    import torch
+
+    from peftc.plan.training import ControlPlan, Place
+    from peftc.training.run import Run
+
+Batch: TypeAlias = "Mapping[str, Any]"
+"""Keyword arguments of the model's forward, labels among them."""
+
+State: TypeAlias = "Mapping[str, torch.Tensor]"
+"""What is saved of a control; numbers are tensors without axes."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward of the model and the loss so far, a scalar."""
+
+    batch: Batch
+    outputs: Any
+    loss: torch.Tensor
+
+
+class Control:
+    """The events of one control; each does nothing unless it is overridden.
+
+    `plan.options` are its options, `self.places` the sites it works at.  Controls of a
+    run are called in the order of the spec.
+    """
+
+    needs_data: ClassVar[bool] = False
+    """Whether `before_training` has to see batches."""
+    schedules: ClassVar[bool] = False
+    """Whether it sets the learning rate of the whole run, so that no other may."""
+
+    def __init__(self, plan: ControlPlan, run: Run) -> None:
+        self.plan = plan
+        self.run = run
+        self.options = dict(plan.options)
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """The sites it works at, in the model's order."""
+        return self.plan.places
+
+    # --- events, in their order ------------------------------------------------------
+
+    def before_training(self, batches: Sequence[Batch]) -> None:
+        """Before the optimizer is made; `batches` are empty unless it needs data."""
+
+    def before_forward(self) -> None:
+        """Before the first forward of a step; `self.run.step` steps were done."""
+
+    def loss(self, forward: Forward) -> torch.Tensor:
+        """The loss to go on with, after a forward of the model in training."""
+        return forward.loss
+
+    def after_backward(self) -> None:
+        """When the gradients of a step are complete, before the optimizer's step."""
+
+    def after_optimizer(self) -> None:
+        """When the optimizer has changed the parameters."""
+
+    def finalize(self) -> None:
+        """After the last step; called once."""
+
+    # --- parameters ------------------------------------------------------------------
+
+    def group(self, path: str) -> Hashable:
+        """Parameters to which the same learning rates apply have equal groups."""
+        return None
+
+    def rate(self, group: Hashable) -> float:
+        """What the learning rate of a group is multiplied by in this step; 0 freezes
+        its parameters: they get no gradient."""
+        return 1.0
+
+    # --- state -----------------------------------------------------------------------
+
+    def state(self) -> State:
+        """What resuming needs and the model's own tensors do not hold."""
+        return {}
+
+    def load(self, state: State) -> None:
+        """Take a state that `state` gave."""

@@ -1,0 +1,1 @@
+"""Controls: what `train` statements do, one concept in a file."""

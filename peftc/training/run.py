@@ -1,0 +1,253 @@
+"""A training run: the training plan of a compiled model, event by event.
+
+In: a compiled model, the number of steps and data to calibrate with.  Out: a `Run`,
+which a loop of five lines or transformers' Trainer (`peftc.training.trainer`) drives:
+
+    run = Run(model, steps=1000, calibration=batches)
+    optimizer = torch.optim.AdamW(run.parameter_groups(lr=1e-3))
+    for batch in batches:
+        run.loss(batch).backward()
+        run.optimize(optimizer)
+    run.finalize()
+
+Everything random is drawn from (seed of the plan, step, name), so that a run that was
+resumed goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.training import (
+    NoCalibration,
+    NotTrained,
+    StepsUnknown,
+    WrongTrainingState,
+)
+from peftc.training.control import Forward
+from peftc.training.load import load_controls
+from peftc.training.values import Values
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+    from torch import nn
+
+    from peftc.plan.training import TrainingPlan
+    from peftc.runtime.handle import Handle
+    from peftc.training.control import Batch, Control
+
+KEY = "peftc_group"
+"""In a group of an optimizer: what tells it from others."""
+STEP = "step"
+
+
+class Run:
+    """The state of a training run.
+
+    `step` is how many steps of the optimizer were done.  `values` gives controls the
+    tensors of the model; `forward` runs it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        steps: int | None = None,
+        calibration: Iterable[Batch] = (),
+    ) -> None:
+        """Start a run; calibrates at once.
+
+        Args:
+            steps: how many steps the optimizer will do.
+            calibration: batches for controls that need data, labels included.
+
+        Raises:
+            PeftcError: PEFT691 if a control needs data and there is none.
+        """
+        handle = getattr(model, "peftc", None)
+        if handle is None:
+            raise fail(NotTrained(problem="the model is not compiled"))
+        self.model: Any = model
+        self.handle: Handle = handle
+        self.handle.unattended = False
+        self.values = Values(self.handle)
+        self.step = 0
+        self.total = steps
+        self.plan: TrainingPlan = self.handle.training_plan()
+        self.controls = load_controls(self.plan, self)
+        self._begun = False
+        self._rates: list[float] = []
+        self._finished = False
+        self._calibrate(calibration)
+
+    def _calibrate(self, calibration: Iterable[Batch]) -> None:
+        needing = [control for control in self.controls if control.needs_data]
+        batches = list(calibration) if needing else []
+        if needing and not batches:
+            raise fail(NoCalibration(control=needing[0].plan.control))
+        for control in self.controls:
+            control.before_training(batches if control.needs_data else ())
+
+    # --- what controls ask for -------------------------------------------------------
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether any control has to see batches before training."""
+        return any(control.needs_data for control in self.controls)
+
+    def steps(self, control: Control) -> int:
+        """How many steps the run has.
+
+        Raises:
+            PeftcError: PEFT690 if nobody said it.
+        """
+        if self.total is None:
+            raise fail(StepsUnknown(control=control.plan.control))
+        return self.total
+
+    def generator(self, *key: object) -> torch.Generator:
+        """A stream of random numbers for this step and name, on the CPU."""
+        text = "\0".join(map(str, (self.handle.plan.seed, self.step, *key)))
+        digest = hashlib.sha256(text.encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def forward(self, batch: Batch) -> Any:
+        """The outputs of the model for a batch."""
+        return self.model(**batch)
+
+    def trained(self) -> Mapping[str, nn.Parameter]:
+        """The parameters that are trained, by path."""
+        named = self.model.named_parameters()
+        return {path: p for path, p in named if p.requires_grad}
+
+    # --- the loop --------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The whole loss of a batch, a scalar; batches of a step may be several."""
+        self.before_forward()
+        outputs = self.forward(batch)
+        return self.whole_loss(Forward(batch, outputs, outputs.loss))
+
+    def optimize(self, optimizer: torch.optim.Optimizer) -> None:
+        """One step of the optimizer with everything around it; clears gradients."""
+        self.before_optimizer(optimizer)
+        optimizer.step()
+        self.after_optimizer(optimizer)
+        optimizer.zero_grad()
+
+    def before_forward(self) -> None:
+        """The event before the first forward of a step; later calls do nothing."""
+        if not self._begun:
+            self._begun = True
+            for control in self.controls:
+                control.before_forward()
+
+    def whole_loss(self, forward: Forward) -> torch.Tensor:
+        """The loss of a forward with what controls and methods make of it."""
+        loss = forward.loss
+        for control in self.controls:
+            loss = control.loss(Forward(forward.batch, forward.outputs, loss))
+        added = self.values.losses() if self.plan.losses else None
+        return loss if added is None else loss + added.to(loss.dtype)
+
+    def before_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """The event after the backward; sets the learning rates of this step.
+
+        Raises:
+            PeftcError: PEFT693 if there was no forward in this step.
+        """
+        if not self._begun:
+            raise fail(NotTrained(problem="no `loss` was computed in this step"))
+        for control in self.controls:
+            control.after_backward()
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            self._set_rate(group)
+
+    def _set_rate(self, group: dict[str, Any]) -> None:
+        factor = 1.0
+        for control, key in zip(self.controls, group.get(KEY, ()), strict=False):
+            factor *= control.rate(key)
+        group["lr"] = group["lr"] * factor
+        if factor == 0:  # an optimizer leaves alone what has no gradient
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def after_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """The event after the optimizer's step; puts the learning rates back."""
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        for control in self.controls:
+            control.after_optimizer()
+        self.step += 1
+        self._begun = False
+
+    def finalize(self) -> None:
+        """What methods do after the last step; a second call does nothing."""
+        if not self._finished:
+            self._finished = True
+            for control in self.controls:
+                control.finalize()
+
+    # --- parameters ------------------------------------------------------------------
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float = 0.0
+    ) -> list[dict[str, Any]]:
+        """Groups for an optimizer: of each all parameters have one learning rate.
+
+        What has fewer than two axes (scales, biases, gates) does not decay.
+        """
+        wide = [p for p in self.trained().values() if p.dim() >= 2]
+        flat = [p for p in self.trained().values() if p.dim() < 2]
+        groups = [
+            {"params": wide, "lr": lr, "weight_decay": weight_decay},
+            {"params": flat, "lr": lr, "weight_decay": 0.0},
+        ]
+        return self.split([group for group in groups if group["params"]])
+
+    def split(self, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Groups of an optimizer, divided where controls tell parameters apart."""
+        paths = {id(p): path for path, p in self.model.named_parameters()}
+        found: dict[tuple[int, Hashable], dict[str, Any]] = {}
+        for index, group in enumerate(groups):
+            for parameter in group["params"]:
+                key = tuple(c.group(paths[id(parameter)]) for c in self.controls)
+                new = {**group, "params": [], KEY: key}
+                found.setdefault((index, key), new)["params"].append(parameter)
+        return list(found.values())
+
+    # --- state -----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What resuming needs beside the model and the optimizer."""
+        state = {STEP: torch.tensor(self.step)}
+        for control in self.controls:
+            for name, value in control.state().items():
+                state[f"{control.plan.name}.{name}"] = value
+        return state
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from a state that `state_dict` gave.
+
+        Raises:
+            PeftcError: PEFT692 if it is of other controls; nothing is changed then.
+        """
+        names = [control.plan.name for control in self.controls]
+        foreign = {n.partition(".")[0] for n in state} - {STEP, *names}
+        if foreign or STEP not in state:
+            problem = "it has no step"
+            if foreign:
+                problem = f"it is of `{min(foreign)}`, which this plan does not have"
+            raise fail(WrongTrainingState(problem=problem))
+        for control in self.controls:
+            start = f"{control.plan.name}."
+            own = {n.removeprefix(start): v for n, v in state.items() if start in n}
+            control.load(own)
+        self.step = int(state[STEP])
+        self._begun = False

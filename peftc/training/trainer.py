@@ -1,0 +1,184 @@
+"""A training run driven by transformers' Trainer, or one that derives from it.
+
+In: a Trainer of a compiled model, before `train()`.  Out: its `Run`: the events are a
+callback; the loss, the groups of the optimizer and what checkpoints hold are hooked on
+this instance, so that any subclass (TRL's trainers) keeps what it does itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as tensor_bytes
+from transformers import TrainerCallback
+
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.training import NotTrained, WrongTrainingState
+from peftc.files import write_atomically
+from peftc.training.control import Forward
+from peftc.training.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import Trainer
+
+    from peftc.training.control import Batch
+
+STATE_FILE = "peftc_training.safetensors"
+"""In a checkpoint: the state of the run."""
+CALIBRATION = 16
+"""Batches of the training data that controls see before training."""
+
+
+def attach(trainer: Trainer, *, batches: int = CALIBRATION) -> Run:
+    """Let a Trainer do what the methods of its model ask for; call it before `train()`.
+
+    Args:
+        trainer: its model is compiled.  With `lr_scheduler_type` left alone, a control
+            that schedules the learning rate replaces the Trainer's own schedule.
+        batches: of the training data that calibration sees, if a control needs any.
+
+    Raises:
+        PeftcError: PEFT693 if the model is not compiled, or what a control raises.
+    """
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "peftc"):
+        raise fail(NotTrained(problem="the model of the Trainer is not compiled"))
+    run = Run(model, calibration=_Batches(trainer, batches))
+    if any(control.schedules for control in run.controls):
+        trainer.args.lr_scheduler_type = "constant"
+    trainer.add_callback(Events(run, trainer))
+    for name, hook in _HOOKS.items():
+        setattr(trainer, name, hook(trainer, run, getattr(trainer, name)))
+    return run
+
+
+class _Batches:
+    """The first batches of a Trainer's data; made only if somebody looks at them."""
+
+    def __init__(self, trainer: Trainer, count: int) -> None:
+        self.trainer = trainer
+        self.count = count
+
+    def __iter__(self) -> Any:
+        with torch.random.fork_rng():
+            loader = self.trainer.get_train_dataloader()
+            for _, batch in zip(range(self.count), loader, strict=False):
+                yield dict(self.trainer._prepare_inputs(batch))
+
+
+class Events(TrainerCallback):
+    """The Trainer's events as those of a run."""
+
+    def __init__(self, run: Run, trainer: Trainer) -> None:
+        self.run = run
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell the run how long it is."""
+        self.run.total = state.max_steps
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Before the forwards of a step."""
+        self.run.before_forward()
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Gradients are complete, unscaled and clipped."""
+        self.run.before_optimizer(_plain(self.trainer.optimizer))
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """The optimizer has stepped."""
+        self.run.after_optimizer(_plain(self.trainer.optimizer))
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """After the last step."""
+        self.run.finalize()
+
+
+def _plain(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer that accelerate has wrapped."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+# --- hooks: what replaces a method of the Trainer, given the one it had ---------------
+
+
+def _loss_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
+    def compute_loss(
+        model: Any, inputs: Batch, return_outputs: bool = False, **more: Any
+    ) -> Any:
+        batch = dict(inputs)
+        loss, outputs = own(model, inputs, return_outputs=True, **more)
+        if model.training:
+            share = _share(trainer, more.get("num_items_in_batch"))
+            whole = run.whole_loss(Forward(batch, outputs, loss / share))
+            loss = whole * share
+        return (loss, outputs) if return_outputs else loss
+
+    return compute_loss
+
+
+def _share(trainer: Trainer, items: object) -> float:
+    """What of a step's loss the loss of one of its batches is.
+
+    With several batches in a step the loss of each is divided by the items of all of
+    them, where the model can; what is added to it has to be divided as well.
+    """
+    batches = getattr(trainer, "current_gradient_accumulation_steps", None) or 1
+    divided = trainer.model_accepts_loss_kwargs and items is not None
+    return 1 / batches if divided else 1.0
+
+
+def _optimizer_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
+    def create_optimizer(*args: Any, **more: Any) -> Any:
+        optimizer = own(*args, **more)
+        groups = run.split(optimizer.param_groups)
+        optimizer.param_groups[:] = groups
+        return optimizer
+
+    return create_optimizer
+
+
+def _save_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
+    def save(output_dir: str) -> None:
+        own(output_dir)
+        content = tensor_bytes({n: v.cpu() for n, v in run.state_dict().items()})
+        if trainer.args.should_save:
+            write_atomically(Path(output_dir) / STATE_FILE, content)
+
+    return save
+
+
+def _load_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
+    def load(checkpoint: str | None) -> None:
+        own(checkpoint)
+        if checkpoint is not None:
+            run.load_state_dict(read_state(Path(checkpoint)))
+
+    return load
+
+
+def read_state(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The state of a run in a checkpoint.
+
+    Raises:
+        PeftcError: PEFT692 if it has none.
+    """
+    path = checkpoint / STATE_FILE
+    if not path.is_file():
+        raise fail(WrongTrainingState(problem=f"`{checkpoint}` has no {STATE_FILE}"))
+    found: dict[str, torch.Tensor] = load_file(path)
+    return found
+
+
+_HOOKS: dict[str, Callable[..., Any]] = {
+    "compute_loss": _loss_hook,
+    "create_optimizer": _optimizer_hook,
+    "_save_optimizer_and_scheduler": _save_hook,
+    "_load_optimizer_and_scheduler": _load_hook,
+}
