@@ -38,8 +38,8 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
         except PeftcError as error:
             report(error, as_json=bool(kwargs.get("as_json")))
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            say("interrupted; nothing was written")
+        except KeyboardInterrupt as interrupted:
+            say(str(interrupted) or "interrupted; nothing was written")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read the output has seen enough; what is buffered goes nowhere.

@@ -25,6 +25,7 @@ from peftc.cli import (
     opt,
     plan,
     replay,
+    train,
     verify,
 )
 
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fmt": fmt.command,
     "methods": methods.command,
     "explain": explain.command,
+    "train": train.command,
     "merge": merge.command,
     "export": export.command,
     "generate": generate.command,

@@ -89,13 +89,18 @@ def read_plan(place: str) -> Plan:
 
 def load_model(model: str, random_init: int | None = None) -> PreTrainedModel:
     """The model of a command line, with its weights; what was noted is narrated."""
-    from transformers.utils import logging
-
     from peftc.sites.load import load
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    quiet_loading()
     loaded = load(model, random_init=random_init)
     for note in loaded.notes:
         say(f"note: {note}")
     return loaded.model
+
+
+def quiet_loading() -> None:
+    """Show no bar of transformers' where nobody sees it move."""
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()

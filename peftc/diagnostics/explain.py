@@ -26,6 +26,7 @@ MODULES = (
     "rewrite",
     "runtime",
     "artefact",
+    "tuning",
     "packages",
     "cli",
     "internal",

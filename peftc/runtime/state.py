@@ -86,9 +86,8 @@ def write_adapter(folder: Path, adapter: Adapter, *, record: bool = False) -> Pa
     """
     check_finite(adapter.tensors)
     metadata = _metadata(adapter)
-    content = tensor_bytes(
-        _storable(adapter.tensors) | (_record(metadata) if record else {}), metadata
-    )
+    stored = _storable(adapter.tensors) | (_record(metadata) if record else {})
+    content = _ordered(tensor_bytes(stored, metadata))
     target = folder / FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +96,15 @@ def write_adapter(folder: Path, adapter: Adapter, *, record: bool = False) -> Pa
         problem = error.strerror or str(error)
         raise fail(CannotWrite(path=str(target), problem=problem)) from error
     return target
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with its header in order: safetensors writes metadata in any, and
+    equal adapters are to be equal files."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:

@@ -24,7 +24,7 @@ from peftc.diagnostics import capture as errors
 from peftc.diagnostics.core import fail, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from transformers import PreTrainedModel
@@ -56,6 +56,7 @@ def load(
     *,
     meta: bool = False,
     random_init: int | None = None,
+    classes: Sequence[str] = (),
 ) -> Loaded:
     """Load a model in evaluation mode.
 
@@ -63,12 +64,16 @@ def load(
         source: a folder, a config.json, a hub name, or a configuration.
         meta: build it on the meta device, without weights.
         random_init: the seed for weights that the source does not have.
+        classes: load it as a classifier; these are the names of its classes, unless it
+            is one already and has its own.
 
     Raises:
         PeftcError: exit code 3; nothing has been allocated unless weights turn out to
             be missing.
     """
     found = _find(source)
+    if classes:
+        _classify(found, classes)
     model_class = architecture(found.config, found.name)
     on_meta = _build(model_class, found, torch.device("meta"))
     if meta:
@@ -176,6 +181,22 @@ def architecture(config: PretrainedConfig, path: str) -> type[PreTrainedModel]:
         raise fail(errors.AmbiguousArchitecture(path=path, names=names))
     model_class: type[PreTrainedModel] = getattr(transformers, fitting[0])
     return model_class
+
+
+def _classify(source: _Source, classes: Sequence[str]) -> None:
+    """Make a configuration one of a classifier, if it is not."""
+    from transformers.models.auto import modeling_auto as auto
+
+    config = source.config
+    known = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if any(name in known.values() for name in config.architectures or ()):
+        return
+    if config.model_type not in known:
+        reason = f"transformers has no classifier of the kind `{config.model_type}`"
+        raise fail(errors.BadConfiguration(path=source.name, reason=reason))
+    config.architectures = [known[config.model_type]]
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: number for number, name in enumerate(classes)}
 
 
 def _fitting(config: PretrainedConfig) -> list[str]:

@@ -10,6 +10,7 @@ _MERGE = _RUNTIME + "test_merge.py::"
 _ENTRY = _RUNTIME + "test_entry.py::"
 _BIND = _RUNTIME + "test_bind.py::"
 _ATTENTION = "tests/numerics/test_rewrite_attention.py::"
+_TRAIN = "tests/ecosystem/test_cli_train.py::"
 _REWRITE = "tests/unit/rewrite/test_check.py::"
 
 _TRAINING = "tests/numerics/training/test_run.py::"
@@ -103,5 +104,17 @@ ELSEWHERE = {
     "PEFT669": "tests/ecosystem/test_cli_replay.py"
     "::test_a_crash_is_seen_again_and_its_end_too",
     "PEFT670": "tests/ecosystem/test_cli_replay.py::test_another_failure_is_told_apart",
+    "PEFT671": _TRAIN + "test_a_missing_package_is_said",
+    "PEFT672": _TRAIN + "test_what_cannot_be_trained_is_said",
+    "PEFT673": _TRAIN + "test_what_cannot_be_trained_is_said",
+    "PEFT674": _TRAIN + "test_what_cannot_be_trained_is_said",
+    "PEFT675": _TRAIN + "test_what_cannot_be_trained_is_said",
+    "PEFT676": _TRAIN + "test_tokens_that_the_model_lacks",
+    "PEFT677": _TRAIN + "test_what_cannot_be_trained_is_said",
+    "PEFT678": _TRAIN + "test_what_cannot_be_trained_is_said",
+    "PEFT679": _TRAIN + "test_only_the_same_run_goes_on",
+    "PEFT680": _TRAIN + "test_only_the_same_run_goes_on",
+    "PEFT687": _TRAIN + "test_what_cannot_be_trained_is_said",
+    "PEFT688": _TRAIN + "test_a_loss_that_is_not_finite_stops",
     "PEFT901": "tests/ecosystem/test_cli.py::test_a_crash_leaves_a_reproducer",
 }

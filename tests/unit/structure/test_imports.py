@@ -38,6 +38,7 @@ LAYERS = (
     ("driver",),
     ("replay",),
     ("api", ""),
+    ("tuning",),
     ("cli",),
 )
 """Packages of one row may import each other and all rows above; "" is peftc itself.

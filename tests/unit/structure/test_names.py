@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FREE_OF_NAMES = {
     *("syntax", "expr", "resolve", "plan", "pipeline", "passes", "codegen", "sites"),
-    *("rewrite", "runtime", "driver", "view"),
+    *("rewrite", "runtime", "driver", "view", "tuning"),
 }
 DEFINITION = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 FILES = sorted((ROOT / "peftc" / "methods").glob("*.peft"))

@@ -1,0 +1,35 @@
+"""Tables of measures.
+
+In: plain data of a report.  Out: rich tables.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SHOWN = ("loss", "perplexity", "accuracy", "exact")
+
+
+def held_out_table(held_out: Mapping[str, Any]) -> Table:
+    """The base beside what became of it."""
+    samples = held_out["base"]["samples"]
+    return _table(f"{samples} held-out samples", held_out)
+
+
+def measures_table(measures: Mapping[str, Any], name: str) -> Table:
+    """One measurement."""
+    return _table(f"{measures['samples']} samples", {name: measures})
+
+
+def _table(title: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title, *columns, box=None, pad_edge=False, header_style="bold")
+    for name in SHOWN:
+        numbers = [column[name] for column in columns.values()]
+        if None not in numbers:
+            table.add_row(name, *(f"{number:.4f}" for number in numbers))
+    return table

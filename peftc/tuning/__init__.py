@@ -1,0 +1,1 @@
+"""Training, measuring and searching from the command line, thin on Trainer."""
