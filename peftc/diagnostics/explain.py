@@ -21,6 +21,7 @@ MODULES = (
     "attention",
     "choices",
     "training",
+    "masks",
     "plan",
     "capture",
     "rewrite",

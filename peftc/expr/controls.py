@@ -107,6 +107,15 @@ CONTROLS: Mapping[str, Signature] = {
             ("buffer tensor", "..."),
             "kind: uniform | one = uniform, low: number = 0, high: number = 1",
         ),
+        Signature(
+            "mask",
+            "peftc.training.controls.mask:Mask",
+            ("buffer mask", "tensor"),
+            "sparsity: fraction = 0.5, "
+            "score: magnitude | random | er | snip | taylor | grasp | wanda | movement"
+            " = magnitude, scope: global | local | row = global, of: count = 0, "
+            "least: count = 1, until: fraction = 0, every: size = 1",
+        ),
     )
 }
 """peftc's own, one line each."""

@@ -41,8 +41,6 @@ class Control:
     run are called in the order of the spec.
     """
 
-    needs_data: ClassVar[bool] = False
-    """Whether `before_training` has to see batches."""
     schedules: ClassVar[bool] = False
     """Whether it sets the learning rate of the whole run, so that no other may."""
 
@@ -55,6 +53,11 @@ class Control:
     def places(self) -> Sequence[Place]:
         """The sites it works at, in the model's order."""
         return self.plan.places
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether `before_training` has to see batches."""
+        return False
 
     # --- events, in their order ------------------------------------------------------
 

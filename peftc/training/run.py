@@ -28,6 +28,7 @@ from peftc.diagnostics.training import (
     StepsUnknown,
     WrongTrainingState,
 )
+from peftc.runtime.replan import replan
 from peftc.training.control import Forward
 from peftc.training.load import load_controls
 from peftc.training.values import Values
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from peftc.plan.training import TrainingPlan
+    from peftc.plan.types import Plan
     from peftc.runtime.handle import Handle
     from peftc.training.control import Batch, Control
 
@@ -69,13 +71,11 @@ class Run:
         Raises:
             PeftcError: PEFT691 if a control needs data and there is none.
         """
-        handle = getattr(model, "peftc", None)
-        if handle is None:
+        if not hasattr(model, "peftc"):
             raise fail(NotTrained(problem="the model is not compiled"))
         self.model: Any = model
-        self.handle: Handle = handle
         self.handle.unattended = False
-        self.values = Values(self.handle)
+        self.values = Values(self.model)
         self.step = 0
         self.total = steps
         self.plan: TrainingPlan = self.handle.training_plan()
@@ -83,6 +83,7 @@ class Run:
         self._begun = False
         self._rates: list[float] = []
         self._finished = False
+        self.optimizer: torch.optim.Optimizer | None = None
         self._calibrate(calibration)
 
     def _calibrate(self, calibration: Iterable[Batch]) -> None:
@@ -92,6 +93,12 @@ class Run:
             raise fail(NoCalibration(control=needing[0].plan.control))
         for control in self.controls:
             control.before_training(batches if control.needs_data else ())
+
+    @property
+    def handle(self) -> Handle:
+        """The model's handle; another one after `replan`."""
+        handle: Handle = self.model.peftc
+        return handle
 
     # --- what controls ask for -------------------------------------------------------
 
@@ -124,6 +131,21 @@ class Run:
         """The parameters that are trained, by path."""
         named = self.model.named_parameters()
         return {path: p for path, p in named if p.requires_grad}
+
+    def task_loss(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch without what methods add to it, a scalar."""
+        loss: torch.Tensor = self.forward(batch).loss
+        return loss
+
+    def replan(self, plan: Plan, values: Mapping[str, torch.Tensor]) -> None:
+        """Go on with another plan; before the optimizer is made, or after the end."""
+        replan(self.handle, plan, values)
+
+    def forget(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Drop what the optimizer has gathered about parameters."""
+        for parameter in parameters if self.optimizer else ():
+            assert self.optimizer is not None
+            self.optimizer.state.pop(parameter, None)
 
     # --- the loop --------------------------------------------------------------------
 
@@ -163,6 +185,7 @@ class Run:
         """
         if not self._begun:
             raise fail(NotTrained(problem="no `loss` was computed in this step"))
+        self.optimizer = optimizer
         for control in self.controls:
             control.after_backward()
         self._rates = [group["lr"] for group in optimizer.param_groups]

@@ -1,7 +1,7 @@
 """The tensors of a compiled model under the names that its equations use.
 
-In: a handle.  Out: `Values`: added tensors and base weights of a site by name, the
-values of expressions over them, and the sum of the terms that methods add to the loss.
+In: a compiled model.  Out: `Values`: added tensors and base weights of a site by name,
+the values of expressions over them, and the sum of what methods add to the loss.
 """
 
 from __future__ import annotations
@@ -34,17 +34,13 @@ if TYPE_CHECKING:
 class Values:
     """What the equations of a compiled model see; nothing is copied."""
 
-    handle: Handle
-
-    @property
-    def model(self) -> nn.Module:
-        """The compiled model."""
-        return self.handle.model
+    model: nn.Module
 
     @property
     def plan(self) -> Plan:
         """Its plan, as it is now."""
-        return self.handle.plan
+        handle: Handle = self.model.peftc  # type: ignore[assignment]  # by `install`
+        return handle.plan
 
     def rewrite(self, site: str) -> Rewrite:
         """What happens at a site, by its key."""
@@ -68,12 +64,14 @@ class Values:
         found: torch.Tensor = getattr(self.model.get_submodule(owner), name)
         return found
 
-    def value(self, place: Place, index: int = 0) -> torch.Tensor:
+    def value(
+        self, place: Place, index: int = 0, *, training: bool = True
+    ) -> torch.Tensor:
         """The value of an operand, with gradients, in [out, in] orientation; at a
         stack of experts with their axis in front."""
         node = place.nodes[index]
         rewrite = self.rewrite(place.site)
-        each = self._evaluated(rewrite, [node])
+        each = self._evaluated(rewrite, [node], training)
         return torch.stack([v for (v,) in each]) if rewrite.site.experts else each[0][0]
 
     def losses(self) -> torch.Tensor | None:
@@ -86,11 +84,12 @@ class Values:
         return torch.stack(terms).sum() if terms else None
 
     def _evaluated(
-        self, rewrite: Rewrite, nodes: Sequence[Node]
+        self, rewrite: Rewrite, nodes: Sequence[Node], training: bool = True
     ) -> list[list[torch.Tensor]]:
         """The values of expressions at a site, for each expert apart."""
+        sizes = environment(rewrite)
         return [
-            evaluate(nodes, values, environment(rewrite), torch.float32, training=True)
+            evaluate(nodes, values, sizes, torch.float32, training=training)
             for values in by_expert(rewrite, self._read(rewrite, nodes))
         ]
 

@@ -15,7 +15,11 @@ _REWRITE = "tests/unit/rewrite/test_check.py::"
 
 _TRAINING = "tests/numerics/training/test_run.py::"
 
+_MASK = "tests/numerics/training/test_mask.py::"
+
 ELSEWHERE = {
+    "PEFT330": _MASK + "test_scores_that_tell_nothing_are_refused",
+    "PEFT331": _MASK + "test_groups_have_to_divide",
     "PEFT690": _TRAINING + "test_how_long_a_run_is_has_to_be_known",
     "PEFT691": _TRAINING + "test_a_control_that_needs_data_gets_some",
     "PEFT692": _TRAINING + "test_a_state_of_other_controls_is_refused",

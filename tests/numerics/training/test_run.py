@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -212,7 +212,9 @@ def test_a_state_of_other_controls_is_refused() -> None:
 class Hungry(Control):
     """Wants data, the length of the run, and rates of its own."""
 
-    needs_data: ClassVar[bool] = True
+    @property
+    def needs_data(self) -> bool:
+        return True
 
     def before_training(self, batches: Sequence[Batch]) -> None:
         self.seen = len(batches)

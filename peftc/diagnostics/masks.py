@@ -1,0 +1,63 @@
+"""Errors of masks and selections (330 to 339).
+
+In: nothing.  Out: the diagnostic classes that controls raise which choose elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftc.diagnostics.core import Diagnostic
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoScores(Diagnostic):
+    """Every score is zero, so a choice by them would be a choice by order.
+
+    Gradient scores of a product in which another factor is zero are zero: of an
+    adapter whose way up starts at zero, for instance, neither matrix has any.
+
+    Fix: a start that is not zero (`adapter(..., init=...)` where a method has it), a
+    score that looks at no gradient (`random`, `er`, `magnitude`), or masks that are
+    set while training (`until=0.1`).
+    """
+
+    code: ClassVar[str] = "PEFT330"
+    title: ClassVar[str] = "the scores tell nothing"
+    label: ClassVar[str] = "all scores by `{score}` are zero"
+    score: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotInGroups(Diagnostic):
+    """An axis cannot be divided into groups of the asked size.
+
+    `of=4` keeps a share of every four consecutive inputs, so four has to divide their
+    number.
+
+    Fix: another group, or leave the site out.
+    """
+
+    code: ClassVar[str] = "PEFT331"
+    title: ClassVar[str] = "groups do not divide an axis"
+    label: ClassVar[str] = "`{site}` has {size} inputs, which are no groups of {group}"
+    site: str
+    size: int
+    group: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NothingKept(Diagnostic):
+    """So few elements are to be kept that there is none.
+
+    The number that is kept is the share of all elements, rounded down.
+
+    Fix: keep a larger share, or name more sites.
+    """
+
+    code: ClassVar[str] = "PEFT332"
+    title: ClassVar[str] = "nothing would be trained"
+    label: ClassVar[str] = "{keep:g} of {count:,} elements is none"
+    keep: float
+    count: int
