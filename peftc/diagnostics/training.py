@@ -211,3 +211,54 @@ class Unattended(Diagnostic):
     title: ClassVar[str] = "this would be trained without its training plan"
     label: ClassVar[str] = "methods of this model have controls or loss terms"
     help: ClassVar[str] = "start a `peftc.training.Run`, or `attach` the Trainer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotInRun(Diagnostic):
+    """What a control is told to do does not fit the length of the training run.
+
+    A budget that is full for the first `tinit` steps and final in the last `tfinal`
+    ones needs steps between them; what is told in steps may be more than there are.
+
+    Fix: shorter phases, or phases in shares of the run: a number below 1.
+    """
+
+    code: ClassVar[str] = "PEFT695"
+    title: ClassVar[str] = "a schedule does not fit the run"
+    label: ClassVar[str] = "`{control}`: {problem}"
+    control: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotCut(Diagnostic):
+    """An export has to leave out places of an axis, and that would change the method.
+
+    A control such as `allocate` sets elements of a vector to zero, and an export drops
+    the places of its axis where that is so. They may be dropped if everything along
+    the axis is multiplied by the vector, and if no number depends on the axis's size.
+
+    Wrong, since the rest is scaled by the number of what is left:
+
+        method m(r: size = 8) on linear {
+          param P[out, r] ~ normal(1), l[r] = 0, Q[r, in] ~ normal(1)
+          W' = W + 1 / r * P @ diag(l) @ Q
+          train allocate(l, P, Q, target=4)
+        }
+
+    Right, with a size of its own for the scale:
+
+        method m(first: size = 8, r: size = first) on linear {
+          param P[out, r] ~ normal(1), l[r] = 0, Q[r, in] ~ normal(1)
+          W' = W + 1 / first * P @ diag(l) @ Q
+          train allocate(l, P, Q, target=4)
+        }
+    """
+
+    code: ClassVar[str] = "PEFT322"
+    title: ClassVar[str] = "an axis cannot be cut"
+    label: ClassVar[str] = "`{method}` at {site}: {problem}"
+    help: ClassVar[str] = "save the adapter instead of exporting it"
+    method: str
+    site: str
+    problem: str

@@ -46,7 +46,8 @@ class Signature:
     wants such a tensor of the clause, otherwise any expression will do.  A last `...`
     allows any number, one or more, of the one before it.  `options` are written as
     knobs are.  `code` is where its class is.  `whole` says that it may stand in a
-    clause `on model`.
+    clause `on model`.  `cuts` says that the first operand is a vector along an axis of
+    the method's own, and that an export leaves out the places where it is zero.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Signature:
     operands: tuple[str, ...] = ()
     options: str = ""
     whole: bool = False
+    cuts: bool = False
 
     @property
     def method(self) -> ast.Method:
@@ -101,6 +103,14 @@ class Control:
 CONTROLS: Mapping[str, Signature] = {
     one.name: one
     for one in (
+        Signature(
+            "allocate",
+            "peftc.training.controls.allocate:Allocate",
+            ("param vector", "param matrix", "..."),
+            "target: size, tinit: number = 0, tfinal: number = 0, every: size = 1, "
+            "beta1: fraction = 0.85, beta2: fraction = 0.85",
+            cuts=True,
+        ),
         Signature(
             "redraw",
             "peftc.training.controls.redraw:Redraw",

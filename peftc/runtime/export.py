@@ -1,8 +1,10 @@
 """An adapter as it is given away: what training needs and running does not is left out.
 
-In: an adapter file's content.  Out: one whose plan has the parts folded that depend on
-trained tensors alone (`peftc.plan.fold`), with their values.  No model is needed.  It
-gives what the adapter gave, up to the rounding of what was computed beforehand.
+In: an adapter file's content.  Out: one from whose axes the places are cut that
+training has set to zero (`peftc.plan.shrink`), and whose plan has the parts folded that
+depend on trained tensors alone (`peftc.plan.fold`), with their values.  No model is
+needed.  It gives what the adapter gave, up to the rounding of what was computed
+beforehand.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from peftc.passes import PLAN_PIPELINE
 from peftc.pipeline import Manager, load
 from peftc.plan.fold import fold
 from peftc.plan.print import plan_hash, plan_text
+from peftc.plan.shrink import shrink, vectors
 from peftc.runtime.adapters import plan_of
 from peftc.runtime.names import tensor_path
 from peftc.runtime.parameters import added
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peftc.plan.fold import Part
+    from peftc.plan.shrink import Vector
     from peftc.plan.types import Plan
     from peftc.runtime.state import Adapter
 
@@ -35,17 +39,38 @@ def exported(adapter: Adapter) -> Adapter:
 
     Raises:
         PeftcError: PEFT622 if its plan cannot be read, PEFT623 if its tensors are
-            others than the plan's.
+            others than the plan's, PEFT322 if zeros cannot be cut.
     """
-    plan = plan_of(adapter)
-    _check(adapter, plan)
+    whole = plan_of(adapter)
+    _check(adapter, whole)
+    adapter, plan = _cut(adapter, whole)
     folding = fold(plan)
-    if not folding.parts:
+    if not folding.parts and plan is whole:
         return adapter
     new = Manager(load(PLAN_PIPELINE)).refine(replace(folding.plan, memory=None))
     tensors = _tensors(adapter, plan, folding.parts)
     kept = {path: tensors[path] for _, t, path in added(new) if not t.drawn}
     return replace(adapter, plan=plan_text(new), plan_hash=plan_hash(new), tensors=kept)
+
+
+def _cut(adapter: Adapter, plan: Plan) -> tuple[Adapter, Plan]:
+    """Leave out what trained vectors have set to zero, place by place."""
+    found = {vector.key: _places(adapter, vector) for vector in vectors(plan)}
+    kept = {k: p for k, (p, size) in found.items() if len(p) < size}
+    shrinking = shrink(plan, kept)
+    tensors = dict(adapter.tensors)
+    for cut in shrinking.cuts:
+        path = tensor_path(cut.rewrite.site, cut.tensor)
+        places = torch.tensor(cut.kept, device=tensors[path].device)
+        tensors[path] = tensors[path].index_select(cut.axis, places).contiguous()
+    return replace(adapter, tensors=tensors), shrinking.plan
+
+
+def _places(adapter: Adapter, vector: Vector) -> tuple[list[int], int]:
+    """The places that an expert or the site needs, at least one, and how many are."""
+    value = adapter.tensors[tensor_path(vector.rewrite.site, vector.tensor)]
+    lives = (value != 0).reshape(-1, value.shape[-1]).any(0)
+    return lives.nonzero().flatten().tolist() or [0], value.shape[-1]
 
 
 def _check(adapter: Adapter, plan: Plan) -> None:

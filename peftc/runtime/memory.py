@@ -61,7 +61,8 @@ def training_step(
     meter = Meter()
     fakes = (p for p in model.parameters() if isinstance(p, FakeTensor))
     with next(fakes).fake_mode:
-        install(model, plan, "", manager, around=meter.around)
+        handle = install(model, plan, "", manager, around=meter.around)
+    handle.unattended = False  # what controls do besides holds no memory of a step
     loss = _loss(model.train()(**inputs))
     gc.collect()  # at times the rest of the result hangs in a cycle
     activations = meter.held

@@ -47,7 +47,7 @@ class Control:
     def __init__(self, plan: ControlPlan, run: Run) -> None:
         self.plan = plan
         self.run = run
-        self.options = dict(plan.options)
+        self.options: dict[str, Any] = dict(plan.options)
 
     @property
     def places(self) -> Sequence[Place]:
@@ -58,6 +58,14 @@ class Control:
     def needs_data(self) -> bool:
         """Whether `before_training` has to see batches."""
         return False
+
+    def steps(self, duration: float) -> int:
+        """A duration in steps: below 1 it is a share of the run.
+
+        Raises:
+            PeftcError: PEFT690 if the length of the run matters and is not known.
+        """
+        return int(duration if duration >= 1 else duration * self.run.steps(self))
 
     # --- events, in their order ------------------------------------------------------
 

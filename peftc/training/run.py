@@ -270,7 +270,8 @@ class Run:
             raise fail(WrongTrainingState(problem=problem))
         for control in self.controls:
             start = f"{control.plan.name}."
-            own = {n.removeprefix(start): v for n, v in state.items() if start in n}
+            pairs = ((n, v) for n, v in state.items() if n.startswith(start))
+            own = {name.removeprefix(start): value for name, value in pairs}
             control.load(own)
         self.step = int(state[STEP])
         self._begun = False

@@ -17,9 +17,13 @@ _TRAINING = "tests/numerics/training/test_run.py::"
 
 _MASK = "tests/numerics/training/test_mask.py::"
 
+_ADALORA = "tests/numerics/methods/test_adalora.py::"
+
 ELSEWHERE = {
     "PEFT330": _MASK + "test_scores_that_tell_nothing_are_refused",
     "PEFT331": _MASK + "test_groups_have_to_divide",
+    "PEFT695": _ADALORA + "test_phases_that_do_not_fit_are_refused",
+    "PEFT322": _ADALORA + "test_what_zeros_do_not_drop_is_not_cut",
     "PEFT690": _TRAINING + "test_how_long_a_run_is_has_to_be_known",
     "PEFT691": _TRAINING + "test_a_control_that_needs_data_gets_some",
     "PEFT692": _TRAINING + "test_a_state_of_other_controls_is_refused",
