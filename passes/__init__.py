@@ -11,6 +11,7 @@ GRAPH_PIPELINE = (
     "rewrite-rows",
     "rewrite-attention",
     "rewrite-positions",
+    "rewrite-inputs",
     "rewrite-edges",
     "rewrite-norms",
     "verify-rewrites",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Fact.ROWS_REWRITTEN,
         Fact.ATTENTIONS_REWRITTEN,
         Fact.POSITIONS_REWRITTEN,
+        Fact.INPUTS_REWRITTEN,
         Fact.EDGES_REWRITTEN,
         Fact.NORMS_REWRITTEN,
     },

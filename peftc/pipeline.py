@@ -39,6 +39,7 @@ class Fact(Enum):
     EDGES_REWRITTEN = "hidden edges compute their programs"
     ATTENTIONS_REWRITTEN = "attentions run over the rows of their programs"
     POSITIONS_REWRITTEN = "tables of positions are read from where tokens start"
+    INPUTS_REWRITTEN = "rows of programs stand among the embedded tokens"
     NORMS_REWRITTEN = "gains and offsets compute their programs"
     VERIFIED = "the graph holds every rewrite the plan asks of it"
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["linear", "hidden", "norm", "embedding", "attention", "model"]
+Kind: TypeAlias = Literal[
+    "linear", "hidden", "norm", "embedding", "attention", "input", "model"
+]
 """What a method can rewrite: `linear` y = W x + bias over axes (in, out); `hidden` an
 activation edge over axis (hidden); `norm` gain g and offset c over (hidden);
 `attention` the keys and values of one attention call, over axes (hidden, key, value)
-and with the numbers `heads` and `kv_heads`; `model` the whole, which has no equation
-and whose training is controlled."""
+and with the numbers `heads` and `kv_heads`; `input` the embedded tokens of a stack,
+over axes (hidden, vocab); `model` the whole, which has no equation and whose training
+is controlled."""
 
 ROLES = (
     *("q", "k", "v", "attention", "o", "up", "gate", "down"),
-    *("attn", "ffn", "block", "norm", "emb", "pos", "head", "router"),
+    *("attn", "ffn", "block", "norm", "emb", "input", "pos", "head", "router"),
     *("experts.up", "experts.gate", "experts.down"),
 )
 """Every role a site can have; "" is a linear whose role nothing in the graph tells."""

@@ -62,6 +62,11 @@ def attention(path: str, layer: int | None, **more: object) -> Site:
     return replace(site, **more)  # type: ignore[arg-type]
 
 
+def tokens(path: str = "model.embed_tokens:input") -> Site:
+    sizes = (("hidden", 64), ("vocab", 256))
+    return wide(path, "input", None, sizes=sizes, causal=True, in_block=False)
+
+
 def layer_sites(layer: int) -> Iterator[Site]:
     at = f"model.layers.{layer}."
     yield wide(f"{at}input_layernorm:norm", "norm", layer)
@@ -73,7 +78,8 @@ def layer_sites(layer: int) -> Iterator[Site]:
 
 
 def toy(layers: int = 2, unresolved: tuple[Unresolved, ...] = ()) -> ModelView:
-    sites = [site for layer in range(layers) for site in layer_sites(layer)]
+    sites = [tokens()]
+    sites += [site for layer in range(layers) for site in layer_sites(layer)]
     sites.append(wide("model.norm:norm", "norm", None, in_block=False))
     head = linear("lm_head:head", (256, 64), None)
     sites.append(replace(head, in_block=False, tied="model.embed_tokens.weight"))
@@ -91,7 +97,7 @@ def with_biases(view: ModelView) -> ModelView:
     """The same with a bias at every linear and norm."""
     sites = tuple(
         site
-        if site.kind in ("hidden", "attention")
+        if site.kind in ("hidden", "attention", "input")
         else replace(site, bias=site.weight.replace("weight", "bias"))
         for site in view.sites
     )

@@ -1,7 +1,8 @@
-"""Errors of methods at attentions (273 to 279).
+"""Errors of methods that add rows (273 to 280).
 
 In: nothing.  Out: the diagnostic classes that `peftc.expr` and `peftc.resolve` raise
-about rows of keys and values, about positions, and about finding the attention.
+about rows of keys and values or among the tokens, about positions, and about finding
+the attention.
 """
 
 from __future__ import annotations
@@ -131,3 +132,66 @@ class AttentionNotFound(Diagnostic):
     site: str
     reason: str = ""
     hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputRowsShape(Diagnostic):
+    """A rule for `rows` at an input does not give rows.
+
+    What a method puts among the embedded tokens is a matrix of one axis of any size and
+    the axis `hidden`.  It is the same for all samples.
+
+    Wrong:
+
+        method m(p: size = 10) on input {
+          param P[hidden, p] ~ normal(0.02)
+          rows' = P
+        }
+
+    Right:
+
+        method m(p: size = 10) on input {
+          param P[p, hidden] ~ normal(0.02)
+          rows' = P
+        }
+    """
+
+    code: ClassVar[str] = "PEFT279"
+    title: ClassVar[str] = "no rows among the tokens"
+    label: ClassVar[str] = "`rows'` must be [rows, hidden], this is {axes}"
+    help: ClassVar[str] = "{hint}"
+    axes: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceNotTold(Diagnostic):
+    """A rule for `before` is no knob of the type `places`, or there are no rows.
+
+    `before' = at` says before which token the rows of a clause stand.  That has to be
+    known before the model runs, so it is the value of a knob, and it is about the rows
+    of the same clause.
+
+    Wrong:
+
+        method m(p: size = 10) on input {
+          param P[p, hidden] ~ normal(0.02)
+          rows' = P
+          before' = p
+        }
+
+    Right:
+
+        method m(p: size = 10, at: places = auto) on input {
+          param P[p, hidden] ~ normal(0.02)
+          rows' = P
+          before' = at
+        }
+    """
+
+    code: ClassVar[str] = "PEFT280"
+    title: ClassVar[str] = "no place of rows"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "{hint}"
+    problem: str = "`before'` takes a knob of the type `places`, and nothing else"
+    hint: str = "declare one: `at: places = auto`"

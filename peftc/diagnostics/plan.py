@@ -176,3 +176,46 @@ class PositionsNotMoved(Diagnostic):
     help: ClassVar[str] = "use `positions=keep`"
     what: str
     why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacesDoNotFit(Diagnostic):
+    """A method has places for another number of rows than it puts among the tokens.
+
+    Places such as `"0:3, -1:3"` say how many rows stand before which token: here three
+    before the first and three behind the last, six in all.
+
+    Wrong:
+
+        prompt(p=10, at="0:3, -1:3")
+
+    Right:
+
+        prompt(p=6, at="0:3, -1:3")
+    """
+
+    code: ClassVar[str] = "PEFT340"
+    title: ClassVar[str] = "places do not hold the rows"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "give as many rows as there are places for, or one place"
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooManyRows(Diagnostic):
+    """Rows among the tokens take all positions that the model has.
+
+    Inserted rows have positions as tokens do.  Where a model looks positions up in a
+    table, rows and tokens together cannot be more than it has rows.
+
+    Example: `prompt(p=512)` on a BERT of 512 positions.
+
+    Fix: insert fewer rows.
+    """
+
+    code: ClassVar[str] = "PEFT342"
+    title: ClassVar[str] = "no position is left for a token"
+    label: ClassVar[str] = "{rows} rows, and `{table}` has {size} positions"
+    rows: int
+    table: str
+    size: int

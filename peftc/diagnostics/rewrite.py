@@ -329,3 +329,29 @@ class NoGraphForm(Diagnostic):
     site: str
     step: str
     fn: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotInsert(Diagnostic):
+    """A forward was given something that rows cannot be put among.
+
+    A method adds rows among the tokens that a model reads.  For each row every argument
+    with a number for each token gets one more: masks, positions, labels, kinds of
+    tokens.  That takes the tokens themselves (`input_ids`, not embeddings), a mask of
+    [samples, tokens], and arguments of which it is known what they are for a row.
+    `encoder_outputs` must come from the encoder of the compiled model, run by itself,
+    which gives out the states of rows as well.
+
+    Example: `model(inputs_embeds=...)` after `peftc.compile(model, "prompt(p=8)")`.
+
+    Fix: give the tokens; leave out what the label names; or run the base, inside
+    `with model.peftc.disabled():`.
+    """
+
+    code: ClassVar[str] = "PEFT445"
+    title: ClassVar[str] = "rows cannot be put among these inputs"
+    label: ClassVar[str] = "`{site}`: {problem}"
+    help: ClassVar[str] = "give tokens, and a mask of [samples, tokens]"
+    exit_code: ClassVar[int] = 3
+    site: str
+    problem: str

@@ -278,3 +278,25 @@ class NoPlaceForBias(Diagnostic):
     exit_code: ClassVar[int] = 5
     bias: str
     architecture: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTokensOfText(Diagnostic):
+    """Rows are to begin as the embeddings of a text, and it has no tokens here.
+
+    `init="a text"` is turned into tokens by the tokenizer that lies in the folder the
+    model was loaded from.  Without one, tokens are named by their numbers, which have
+    to be below the number of tokens that the model has.
+
+    Example: `prompt(p=4, init="Classify:")` on a model made from a configuration.
+
+    Fix: `prompt(p=4, init="#71 #12")`, or load the model from a folder with its
+    tokenizer.
+    """
+
+    code: ClassVar[str] = "PEFT343"
+    title: ClassVar[str] = "no tokens of a text"
+    label: ClassVar[str] = '"{text}": {problem}'
+    help: ClassVar[str] = 'name tokens by number: `init="#71 #12"`'
+    text: str
+    problem: str

@@ -12,12 +12,14 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from peftc.diagnostics.attention import PlaceNotTold
 from peftc.diagnostics.choices import BadChoice, NothingToDeriveFrom
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail, suggestion
 from peftc.diagnostics.definitions import (
     AxisElsewhere,
     BadDefault,
     ClauseUnreachable,
+    DistributionArguments,
     KnobUnused,
     NameTaken,
     NothingRewritten,
@@ -30,14 +32,16 @@ from peftc.diagnostics.definitions import (
 from peftc.diagnostics.training import ControlPlace
 from peftc.expr import numbers
 from peftc.expr.controls import controls as all_controls
-from peftc.expr.elaborate import Body, symbolic
+from peftc.expr.elaborate import DISTRIBUTIONS, Body, symbolic
 from peftc.expr.knobs import (
     KNOB_TYPES,
+    SPELT,
     Given,
     Type,
     convert,
     default_order,
     knob_types,
+    written,
 )
 from peftc.expr.places import AXES, PLACES, TARGETS
 from peftc.expr.scope import REDIRECTIONS, TOKENS, kind_of
@@ -66,6 +70,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "norm": ("biased",),
     "attention": ("causal",),
     "model": (),
+    "input": ("causal",),
 }
 """What `where` may ask of a site: a bias of a linear, an offset of a norm; that tokens
 see no later tokens."""
@@ -210,7 +215,9 @@ def _defaults(check: _Check) -> Iterator[Diagnostic]:
         yield from error.diagnostics
         return
     params = {knob.name: knob for knob in check.method.params}
-    order = tuple(name for name in order if not params[name].words)
+    spelt = [n for n, t in knob_types(check.method).items() if t.name in SPELT]
+    yield from (e for name in spelt for e in _spelt_default(check.method, params[name]))
+    order = tuple(n for n in order if not params[n].words and n not in spelt)
     yield from (e for knob in params.values() for e in _wrapper_default(knob))
     known: dict[str, numbers.Value] = dict.fromkeys(ALL_AXES)
     known |= dict.fromkeys((*order, *SPEC_NUMBERS))
@@ -231,6 +238,17 @@ def _wrapper_default(knob: ast.Parameter) -> Iterator[Diagnostic]:
     if knob.type == "method" and knob.default:
         problem = f"`{knob.name}` is what a spec wraps; it has no default"
         yield BadDefault(span=knob.default.span, problem=problem)
+
+
+def _spelt_default(method: ast.Method, knob: ast.Parameter) -> Iterator[Diagnostic]:
+    """What is wrong with a default that is a text or places."""
+    if knob.default is None:
+        return
+    try:
+        convert(knob.name, knob_types(method)[knob.name], written(knob.default))
+    except PeftcError as error:
+        for found in error.diagnostics:
+            yield BadDefault(span=knob.default.span, problem=found.fill(found.label))
 
 
 def _elsewhere(check: _Check, default: ast.Expr) -> Iterator[Diagnostic]:
@@ -350,6 +368,8 @@ def _body(check: _Check, clause: ast.Clause) -> None:
     body = Body(symbolic(kind, {**types, **dict.fromkeys(counts, "size")}))
     body.scope.tensors |= dict.fromkeys(check.ambiguous)
     body.read(clause)
+    for misused in _spelt(clause, types):
+        body.errors.add(misused)
     if kind == "model":
         for found in _whole(clause):
             body.errors.add(found)
@@ -377,6 +397,31 @@ def _whole(clause: ast.Clause) -> Iterator[Diagnostic]:
         if isinstance(statement, ast.Declare):
             problem = "the model as a whole has no tensors of its own"
             yield ControlPlace(span=statement.span, problem=problem)
+
+
+def _spelt(clause: ast.Clause, types: Mapping[str, str]) -> Iterator[Diagnostic]:
+    """Places and texts are told by knobs of their type; places are of rows."""
+    rules = {s.target: s for s in clause.body if isinstance(s, ast.Rule)}
+    place = rules.get("before")
+    if place and isinstance(place.value, ast.Name):
+        if types.get(place.value.id) not in ("places", None):
+            yield PlaceNotTold(span=place.value.span)
+        elif "rows" not in rules:
+            problem = "there are no rows here that could stand before a token"
+            yield PlaceNotTold(span=place.span, problem=problem, hint="rule `rows'`")
+    for random in _randoms(clause):
+        told = [types.get(a.id) for a in random.args if isinstance(a, ast.Name)]
+        if random.distribution == "embedded" and told not in (["opening"], [None], []):
+            problem = "`embedded` takes one knob of the type `opening`"
+            form = DISTRIBUTIONS["embedded"][0]
+            yield DistributionArguments(span=random.span, problem=problem, form=form)
+
+
+def _randoms(clause: ast.Clause) -> Iterator[ast.Random]:
+    """The initial values that are drawn."""
+    declares = (s for s in clause.body if isinstance(s, ast.Declare))
+    inits = (tensor.init for one in declares for tensor in one.tensors)
+    return (init for init in inits if isinstance(init, ast.Random))
 
 
 def _idle(check: _Check, clause: ast.Clause, body: Body) -> Iterator[Diagnostic]:

@@ -23,7 +23,7 @@ from peftc.expr import ir
 from peftc.expr.ir import Add, Call, Labels, Node, View
 from peftc.expr.normal import Term, flatten
 from peftc.expr.places import HIDDEN, LINEAR, PLACES, linear_product, over_tokens
-from peftc.expr.rows import steps
+from peftc.expr.rows import places_of, steps
 from peftc.expr.sizes import product
 from peftc.expr.splits import Mismatch
 
@@ -53,6 +53,7 @@ class Composed:
 
     Of an attention it gives the rows of each equation in order, `k` and `v`, `k#2` and
     `v#2`, ..., as [b, t, rows, key]; `start` is by how much the first position moves.
+    Of an input it gives `rows`, `rows#2`, ..., as [rows, hidden], and their places.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Composed:
     losses: tuple[Node, ...]
     origins: Mapping[Node, Span]
     start: int = 0
+    places: tuple[str, ...] = ()
 
 
 def compose(
@@ -80,7 +82,9 @@ def compose(
     if kind == "linear":
         outputs: Mapping[str, Node] = {"y": _Linear(rules, origins, absent).output()}
     elif kind == "attention":
-        outputs = _apart(rules)
+        outputs = _apart(rules, ("k", "v"))
+    elif kind == "input":
+        outputs = _apart(rules, ("rows",))
     elif kind == "hidden":
         outputs = _stages(rules, origins, post_norm)
     else:
@@ -96,6 +100,7 @@ def compose(
         ),
         origins,
         sum(steps(rule["start"]) for rule in rules if "start" in rule),
+        tuple(places_of(rule) for rule in rules) if kind == "input" else (),
     )
 
 
@@ -167,13 +172,15 @@ def _edge(rules: Sequence[Mapping[str, Node]], origins: dict[Node, Any]) -> Node
     return h
 
 
-def _apart(rules: Sequence[Mapping[str, Node]]) -> dict[str, Node]:
+def _apart(
+    rules: Sequence[Mapping[str, Node]], names: tuple[str, ...]
+) -> dict[str, Node]:
     """The rows of each rule under a name of their own."""
-    having = [rule for rule in rules if "k" in rule]
+    having = [rule for rule in rules if names[0] in rule]
     return {
         name if number == 1 else f"{name}#{number}": rule[name]
         for number, rule in enumerate(having, 1)
-        for name in ("k", "v")
+        for name in names
     }
 
 

@@ -31,10 +31,11 @@ from peftc.expr.controls import Control, read_control
 from peftc.expr.equation import Declaration, Equation, Initial
 from peftc.expr.ir import Leaf, add, leaf, literal, walk
 from peftc.expr.places import AXES, TARGETS
-from peftc.expr.rows import attention_rule, check_paired
+from peftc.expr.rows import attention_rule, check_paired, input_place, input_rows
 from peftc.expr.scope import TOKENS, Scope, Value, effective, kind_of
 from peftc.expr.sizes import Size, show
 from peftc.expr.spots import header, spot
+from peftc.expr.uses import names_in
 from peftc.syntax import ast
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ DISTRIBUTIONS = {
     "orthogonal": ("orthogonal", 0),
     "signs": ("signs", 0),
     "permutation": ("permutation", 0),
+    "embedded": ("embedded(knob)", 1),
 }
+
+
+WORDED = ("choice", "places", "opening")
+"""Types of knobs whose values are words."""
 
 
 def elaborate(
@@ -148,7 +154,7 @@ def symbolic(kind: Kind, knobs: Mapping[str, str]) -> Scope:
         {**{n: Size.of(n) for n, t in knobs.items() if t in SIZES}, **_axes(kind)},
         functions={n: None for n, t in knobs.items() if t == "function"},
         flags={n: None for n, t in knobs.items() if t == "flag"},
-        words={n: None for n, t in knobs.items() if t == "choice"},
+        words={n: None for n, t in knobs.items() if t in WORDED},
         wrapped={n: _anything for n, t in knobs.items() if t == "method"},
     )
 
@@ -324,9 +330,14 @@ class Body:
         errors.check()
 
     def _right_side(self, rule: ast.Rule) -> Node:
+        if rule.target == "before":
+            self.scope.read |= names_in(rule.value)
+            return input_place(rule, self.scope.words)
         value = terms.evaluate(rule.value, self.scope)
         if self.scope.kind == "attention":
             return attention_rule(rule, value)
+        if self.scope.kind == "input":
+            return input_rows(rule, value)
         wanted = self.scope.site[rule.target].axes
         if value.axes != wanted:
             turned = value.axes[::-1] == wanted
@@ -394,6 +405,8 @@ def _random(
         span = spot(random.span, name)
         raise fail(UnknownDistribution(span=span, name=name, hint=hint))
     form, count = DISTRIBUTIONS[name]
+    if name == "embedded":
+        return _embedded(random, axes, scope)
     args = [_number(arg, scope) for arg in random.args]
     problem = _unfit(name, args, count, axes)
     if problem:
@@ -402,6 +415,25 @@ def _random(
         problem = "places are not trained: a `permutation` is a `buffer`"
         raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
     return Initial(name, tuple(0.0 if arg is None else float(arg) for arg in args))
+
+
+def _embedded(
+    random: ast.Random, axes: tuple[Size, ...] | None, scope: Scope
+) -> Initial:
+    """Rows of the table of embeddings, which a knob of the type `text` chooses."""
+    (form, _), names = DISTRIBUTIONS["embedded"], [*random.args]
+    known = [n.id for n in names if isinstance(n, ast.Name) and n.id in scope.words]
+    scope.read |= set(known)
+    problem = ""
+    if len(known) != 1 or len(names) != 1:
+        problem = "`embedded` takes one knob of the type `opening`"
+    elif scope.kind != "input":
+        problem = f"`embedded` reads the table of an input, this is `on {scope.kind}`"
+    elif axes is not None and (len(axes) != 2 or axes[1] != Size.of("hidden")):
+        problem = f"`embedded` gives [rows, hidden], this is {show(axes)}"
+    if problem:
+        raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
+    return Initial("embedded", (scope.words[known[0]] or "",))
 
 
 def _number(expr: ast.Expr, scope: Scope) -> Number | None:

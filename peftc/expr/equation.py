@@ -27,7 +27,7 @@ class Initial:
     """
 
     distribution: str
-    args: tuple[float, ...] = ()
+    args: tuple[float | str, ...] = ()
     node: Node | None = None
 
 

@@ -25,6 +25,7 @@ from peftc.diagnostics.knobs import (
     UnknownFunctionWord,
     UnknownKnob,
 )
+from peftc.expr import insertion
 from peftc.expr.numbers import WORDS, Value, compute
 from peftc.expr.spots import before
 from peftc.expr.uses import body_names, flag_names, head_names, names_in, size_names
@@ -45,6 +46,8 @@ class Given:
     value: int | float | str | bool
     span: Span | None = None
     unit: Literal["", "%"] = ""
+    quoted: bool = False
+    """A text in quotes, not a word."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,14 @@ KNOB_TYPES: Mapping[str, Type] = {
         Type("function", "a function of one number", number=False),
         Type("text", "a text in quotes", number=False),
         Type("method", "a method to wrap", number=False),
+        Type("places", '`auto`, or places such as `0` or "0:3, -1:3"', number=False),
+        Type("opening", "`uniform`, `vocab`, or a text in quotes", number=False),
     )
 }
+
+
+SPELT = ("places", "opening")
+"""Types of knobs whose values are written as they are kept."""
 
 
 # --- types -------------------------------------------------------------------------
@@ -219,6 +228,8 @@ def convert(name: str, kind: Type, given: Given) -> Knob:
 
 
 def _word(name: str, kind: Type, given: Given) -> Knob:
+    if kind.name in SPELT:
+        return _spelt(name, kind, given)
     if kind.name == "flag" and isinstance(given.value, bool):
         return given.value
     if given.value in kind.words:
@@ -231,6 +242,21 @@ def _word(name: str, kind: Type, given: Given) -> Knob:
             word = {"word": given.value, "hint": hint}
             raise fail(UnknownFunctionWord(span=given.span, **word))
         return given.value
+    raise fail(_wrong_type(name, kind, given))
+
+
+def _spelt(name: str, kind: Type, given: Given) -> str:
+    """A value that is text: places in their canonical form; a text in its quotes."""
+    value = given.value
+    if kind.name == "places" and isinstance(value, (int, str)):
+        found = None if isinstance(value, bool) else insertion.canonical(str(value))
+        if found is not None:
+            return found
+    elif kind.name == "opening" and isinstance(value, str):
+        if given.quoted and not set(value) & {'"', "\n"}:
+            return f'"{value}"'
+        if value in ("uniform", "vocab"):
+            return value
     raise fail(_wrong_type(name, kind, given))
 
 
@@ -285,6 +311,13 @@ def bind_knobs(
     return {n: found[n] for n, t in knob_types(method).items() if t.name != "method"}
 
 
+def written(default: ast.Expr) -> Given:
+    """A default that is a word, a text or a place, as if it were given."""
+    if isinstance(default, ast.String):
+        return Given(default.value, default.span, quoted=True)
+    return Given(default.span.text, default.span)
+
+
 def default_order(method: ast.Method) -> tuple[str, ...]:
     """The knobs that are values, each after those that its default uses.
 
@@ -335,8 +368,8 @@ class _Binding:
             return convert(name, kind, self.given[name])
         default = next(p.default for p in self.method.params if p.name == name)
         assert default is not None
-        if kind.words:
-            return convert(name, kind, Given(default.span.text, default.span))
+        if kind.words or kind.name in SPELT:
+            return convert(name, kind, written(default))
         value = compute(default, known)
         assert value is not None
         if isinstance(value, Fraction) and kind.whole and value.denominator != 1:

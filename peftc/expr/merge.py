@@ -63,6 +63,8 @@ def derive_merge(
     """
     if composed.kind == "attention":
         return Refusal("queries attend to rows that no weight gives")
+    if composed.kind == "input":
+        return Refusal("its rows stand among the tokens, where no weight is")
     if composed.kind == "norm":
         return _merge_norm(composed, env, bool(site.bias))
     if "h#2" in composed.outputs:

@@ -59,12 +59,21 @@ ATTENTION: Mapping[str, Leaf] = {
 are none before a method, and several methods' rows stand one after the other.  `start`
 is the position of the first token."""
 
+INPUT: Mapping[str, Leaf] = {
+    "E": leaf("E", "weight", ("vocab", "hidden")),
+    "rows": leaf("rows", "input", (ROWS, "hidden")),
+    "before": leaf("before", "input", ()),
+}
+"""`E` is the table of embeddings; `rows` stand among the embedded tokens, and `before`
+says before which: there are none before a method."""
+
 PLACES: Mapping[str, Mapping[str, Leaf]] = {
     "linear": LINEAR,
     "hidden": HIDDEN,
     "norm": NORM,
     "attention": ATTENTION,
     "model": {},
+    "input": INPUT,
 }
 
 ROW_TARGETS = ("k", "v")
@@ -73,6 +82,7 @@ ROW_TARGETS = ("k", "v")
 READABLE: Mapping[str, Mapping[str, Leaf]] = {
     **PLACES,
     "attention": {n: ATTENTION[n] for n in ("u", "real", "start")},
+    "input": {"E": INPUT["E"]},
 }
 """What has a value before any method."""
 
@@ -82,6 +92,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "norm": ("g", "c"),
     "attention": ("k", "v", "start"),
     "model": (),
+    "input": ("rows", "before"),
 }
 """What rules may rewrite."""
 
@@ -91,6 +102,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "norm": ("hidden",),
     "attention": ("hidden", "heads", "kv_heads", "key", "value"),
     "model": (),
+    "input": ("hidden", "vocab"),
 }
 """The axes that a site of this kind gives numbers to."""
 

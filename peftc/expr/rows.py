@@ -1,27 +1,35 @@
-"""Rules of an attention: rows of keys and values, and where positions start.
+"""Rules that add rows: keys and values of an attention, tokens of an input.
 
 In: what the right side of a rule was evaluated to.  Out: rows as a node of the axes
 [b, t, rows, key], constant along those axes that the rule does not have; the position
-as the leaf `start` and a number.  Rules that are neither are diagnostics.
+as the leaf `start` and a number; rows of an input as [rows, hidden], and where they
+stand as the call `places`.  Rules that are none of these are diagnostics.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftc.diagnostics.attention import RowsShape, RowsUnpaired, StartNotShifted
+from peftc.diagnostics.attention import (
+    InputRowsShape,
+    PlaceNotTold,
+    RowsShape,
+    RowsUnpaired,
+    StartNotShifted,
+)
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.equations import NotAtThisPlace
-from peftc.expr.ir import Leaf, Literal, Node, add, ein, literal, walk
-from peftc.expr.places import ATTENTION, TOKEN_AXES
+from peftc.expr.insertion import AUTO
+from peftc.expr.ir import Call, Leaf, Literal, Node, add, call, ein, literal, walk
+from peftc.expr.places import ATTENTION, INPUT, TOKEN_AXES
 from peftc.expr.sizes import show
+from peftc.syntax import ast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peftc.expr.scope import Value
     from peftc.expr.sizes import Size
-    from peftc.syntax import ast
     from peftc.syntax.source import Span
 
 START = ATTENTION["start"]
@@ -112,3 +120,43 @@ def check_paired(rules: Mapping[str, Node], span: Span) -> None:
     if len(set(sizes)) > 1:
         problem = f"{sizes[0]} rows of keys, {sizes[1]} rows of values"
         raise fail(RowsUnpaired(span=span, problem=problem))
+
+
+# --- rows of an input ----------------------------------------------------------
+
+
+def input_rows(rule: ast.Rule, value: Value) -> Node:
+    """Rows of an input, [rows, hidden].
+
+    Raises:
+        PeftcError: PEFT279.
+    """
+    feature = INPUT["rows"].axes[-1]
+    if len(value.axes) == 2 and value.axes[1] == feature:
+        return value.node
+    turned = len(value.axes) == 2 and value.axes[0] == feature
+    raise fail(
+        InputRowsShape(
+            span=rule.value.span,
+            axes=show(value.axes),
+            hint="its transpose fits: `(...).T`" if turned else "",
+        )
+    )
+
+
+def input_place(rule: ast.Rule, told: Mapping[str, str | None]) -> Node:
+    """Where rows of an input stand; `told` are the knobs that may say it.
+
+    Raises:
+        PeftcError: PEFT280.
+    """
+    if not isinstance(rule.value, ast.Name) or rule.value.id not in told:
+        raise fail(PlaceNotTold(span=rule.value.span))
+    text = told[rule.value.id] or AUTO
+    return call("places", (INPUT["before"],), (text,), ())
+
+
+def places_of(rules: Mapping[str, Node]) -> str:
+    """Where the rows of an input stand, as text."""
+    place = rules.get("before")
+    return str(place.attrs[0]) if isinstance(place, Call) else AUTO

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from peftc.view import Kind
 
 TOKENS = ("b", "t")
-MAIN = {"linear": "y", "hidden": "h", "norm": "g", "attention": "k"}
+MAIN = {"linear": "y", "hidden": "h", "norm": "g", "attention": "k", "input": "rows"}
 """The value that a wrapper passes to what it wraps."""
 
 REDIRECTIONS = {"attn": ("q", "k", "v", "o"), "ffn": ("up", "gate", "down")}
@@ -47,6 +47,7 @@ KINDS: Mapping[str, Kind] = {
     "norm": "norm",
     "attention": "attention",
     "model": "model",
+    "input": "input",
 }
 
 

@@ -28,7 +28,7 @@ def starts_as_base(
 
     `biased` says whether a linear has a bias, a norm an offset.
     """
-    if composed.kind == "attention":
+    if composed.kind in ("attention", "input"):
         return not composed.outputs
     first = dict(filter(None, map(_first_value, composed.declarations)))
     for target, output in composed.outputs.items():

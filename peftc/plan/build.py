@@ -30,6 +30,7 @@ from peftc.expr.knobs import bind_knobs
 from peftc.expr.places import TAP
 from peftc.expr.sizes import NotWhole, Size
 from peftc.plan.equations import composed, equation_of, knob_sizes
+from peftc.plan.insertions import check_insertions
 from peftc.plan.positions import moved_tables
 from peftc.plan.types import (
     DTYPE_BYTES,
@@ -91,7 +92,8 @@ def _rewrites(
     found = []
     for site in view.sites:
         try:
-            found += [_rewrite(site, at[site.key], naming)] if site.key in at else []
+            if site.key in at:
+                found.append(_rewrite(site, at[site.key], naming, view))
         except PeftcError as error:
             errors.absorb(error)
     _check_once(errors)
@@ -134,12 +136,17 @@ def _every(spec: Sequence[Applied]) -> Iterator[Applied]:
         yield from _every(applied.inner)
 
 
-def _rewrite(site: Site, parts: Sequence[Applied], naming: _Naming) -> Rewrite:
+def _rewrite(
+    site: Site, parts: Sequence[Applied], naming: _Naming, view: ModelView
+) -> Rewrite:
     if site.tied and site.kind == "linear":
         raise fail(TiedWeight(span=parts[0].span, site=site.key, other=site.tied))
     naming = replace(naming, seen=Counter())
     applications = tuple(_application(part, naming) for part in parts)
-    return Rewrite(site, applications, start=_start(site, parts, applications))
+    rewrite = Rewrite(site, applications, start=_start(site, parts, applications))
+    if site.kind == "input":
+        check_insertions(rewrite, dict(_methods(parts)), view, parts[-1].span)
+    return rewrite
 
 
 def _start(
@@ -261,5 +268,7 @@ def _init(declared: Declaration, written: Mapping[str, ast.Tensor]) -> str:
     return print_expr(source)
 
 
-def _number(value: float) -> str:
+def _number(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
     return str(int(value)) if value == int(value) else repr(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from peftc.diagnostics.core import fail, suggestion
@@ -41,7 +42,7 @@ def evaluate(expr: ast.Expr, names: Environment) -> Given:
         case ast.Number(value, unit):
             return Given(value, expr.span, unit)
         case ast.String(value):
-            return Given(value, expr.span)
+            return Given(value, expr.span, quoted=True)
         case ast.Name(word):
             return _name(word, expr.span, names)
         case ast.Negate(operand):
@@ -57,7 +58,7 @@ def _name(word: str, span: Span, names: Environment) -> Given:
     """A let, a flag, or else the word itself (`gelu`); knobs judge words."""
     if word in names:
         known = names[word]
-        return Given(known.value, span, known.unit)
+        return replace(known, span=span)
     return Given(WORDS.get(word, word), span)
 
 

@@ -80,6 +80,8 @@ def _strays(
 ) -> Iterator[str]:
     """The operations that use a site's weight and belong to none of its anchors."""
     known = located.get(site.key)
+    if site.kind == "input":  # a graph into which no rows are put may read the table
+        return
     if known is None or not known.anchors:
         looked_up = {a.call for a in anchors if isinstance(a, EmbeddingAnchor)}
         others = looked_up if site.kind == "linear" else set()

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from peftc.expr.program import Input, Program, Step
     from peftc.rewrite.experts import Experts
 
-BASE_NAMES = frozenset({"W", "bias", "g", "c"})
+BASE_NAMES = frozenset({"W", "bias", "g", "c", "E"})
 """Parameter-space inputs that belong to the base model."""
 
 Values = dict[str, Value]

@@ -18,6 +18,7 @@ from peftc.sites.anchors import (
     AttentionAnchor,
     EmbeddingAnchor,
     HiddenAnchor,
+    InputAnchor,
     LinearAnchor,
     NormAnchor,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from peftc.plan.types import Application, Plan, Rewrite
     from peftc.sites.anchors import Anchor, Capture
 
-A = TypeVar("A", LinearAnchor, HiddenAnchor, NormAnchor, AttentionAnchor)
+A = TypeVar("A", LinearAnchor, HiddenAnchor, NormAnchor, AttentionAnchor, InputAnchor)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def anchors(capture: Capture, rewrite: Rewrite) -> list[Anchor]:
 
 
 def _position(anchor: Anchor) -> fx.Node:
-    if isinstance(anchor, LinearAnchor | EmbeddingAnchor):
+    if isinstance(anchor, LinearAnchor | EmbeddingAnchor | InputAnchor):
         return anchor.call
     if isinstance(anchor, AttentionAnchor):
         return anchor.attention.out

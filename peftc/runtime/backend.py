@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import fx, nn
 
-from peftc.diagnostics.core import Diagnostics
+from peftc.diagnostics.core import Diagnostics, fail
+from peftc.diagnostics.rewrite import SiteNotFoundInGraph
 from peftc.diagnostics.runtime import ModuleReplaced
 from peftc.rewrite.check import check_located
+from peftc.rewrite.inputs import NUMBERS
 from peftc.rewrite.print import graph_text
 from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
@@ -98,13 +100,28 @@ class Backend:
         plan = self.recipe.plan
         found = locate(graph, binding.base, tied)
         known = {one.site.key: one for one in found}
-        bound = [r.site for r in plan.rewrites if r.site.key in binding.training]
+        bound = [r.site for r in plan.rewrites if _is_bound(r.site, binding)]
         pairs = ((s.key, known.get(s.key) or _by_weight(s, found)) for s in bound)
         located = {key: one for key, one in pairs if one is not None}
+        _check_placed(bound, located)
         used = {path: node for node, path in binding.base.items()}
         check_located(plan, located, used, found)
         capture = Capture(graph, located, binding.tensors, binding.training)
         self.recipe.manager.rewrite(capture, plan)
+
+
+def _is_bound(site: Site, binding: Binding) -> bool:
+    """Whether a site is the entry's, and of an input whether rows were given places."""
+    if site.kind == "input":
+        return NUMBERS in binding.tensors.get(site.key, {})
+    return site.key in binding.training
+
+
+def _check_placed(bound: Sequence[Site], located: Mapping[str, Located]) -> None:
+    """Refuse a graph that has places for rows and is not seen to read the tokens."""
+    for site in bound:
+        if site.kind == "input" and site.key not in located:
+            raise fail(SiteNotFoundInGraph(site=site.place, users="`embedding`"))
 
 
 def _by_weight(site: Site, found: Sequence[Located]) -> Located | None:

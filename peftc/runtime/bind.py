@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import MarkerMissing, MarkersDisagree, RanUnadapted
+from peftc.rewrite.inputs import NUMBERS
 from peftc.runtime.names import ROWS, rows_path, scattered, tensor_path
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Layout:
     """Of each site, the module whose `training` says the site's mode."""
     within: str = ""
     """The path of the module whose forward the entry is; empty for the model."""
+    input: str = ""
+    """The key of the site whose rows stand among the tokens this forward is given."""
 
 
 def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> Layout:
@@ -62,11 +65,36 @@ def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> La
     """
     inside = set(model.get_submodule(within).modules())
     owned = ((model.get_submodule(r.site.owner), r) for r in plan.rewrites)
-    rewrites = [rewrite for owner, rewrite in owned if owner in inside]
+    rewrites = [
+        rewrite
+        for owner, rewrite in owned
+        if (owner in inside or _reads_table(rewrite.site, model, within))
+        and not _of_others(rewrite.site, model, within)
+    ]
     reads = dict.fromkeys(read for r in rewrites for read in _reads(r))
     sites = tuple(r.site.key for r in rewrites)
     owners = tuple(r.site.owner for r in rewrites)
-    return Layout(f"{signature}:{within}", tuple(reads), sites, owners, within)
+    inputs = [r.site.key for r in rewrites if r.site.kind == "input"]
+    given = inputs[0] if inputs else ""
+    return Layout(f"{signature}:{within}", tuple(reads), sites, owners, within, given)
+
+
+def _reads_table(site: Site, model: nn.Module, within: str) -> bool:
+    """Whether a module reads tokens from the table of an input, perhaps by a name of
+    its own."""
+    if site.kind != "input":
+        return False
+    table = model.get_parameter(site.weight)
+    return any(p is table for p in model.get_submodule(within).parameters())
+
+
+def _of_others(site: Site, model: Any, within: str) -> bool:
+    """Whether a site is where an encoder reads its tokens, and this is the decoder,
+    which may have the same table."""
+    if site.kind != "input" or site.stack != "enc" or not within:
+        return False
+    ask = getattr(model, "get_decoder", None)
+    return ask is not None and ask() is model.get_submodule(within)
 
 
 def _reads(rewrite: Rewrite) -> list[Read]:
@@ -97,6 +125,18 @@ def marker(
     return torch.empty(0)
 
 
+@torch._dynamo.allow_in_graph  # type: ignore[untyped-decorator]  # torch leaves it so
+def placed(signature: str, numbers: torch.Tensor) -> torch.Tensor:
+    """Stand in the graph with the numbers of rows among the tokens, as `marker` does.
+
+    Raises:
+        PeftcError: when run on anything but Dynamo's fake tensors.
+    """
+    if not isinstance(numbers, FakeTensor):
+        raise ran_unadapted()
+    return torch.empty(0)
+
+
 def ran_unadapted() -> PeftcError:
     """The error of a forward that runs where Dynamo should have captured it.
 
@@ -122,6 +162,9 @@ def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
         values = [getattr(module, name) for module, name in reads]
         modes = [owner.training for owner in owners]
         marker(signature, modes, *values)
+        numbers = kwargs.pop(NUMBERS, None)
+        if numbers is not None:
+            placed(signature, numbers)
         return original(*args, **kwargs)
 
     return types.FunctionType(
@@ -183,7 +226,20 @@ def read(
         _agree(training, dict(zip(one.sites, modes, strict=True)))
         graph.erase_node(node)
     base |= {node: read.path for read, node in values.items() if not read.site}
-    return Binding(base, _tensors(values), training)
+    tensors = _tensors(values)
+    for key, numbers in _placed(graph, by_signature):
+        tensors.setdefault(key, {})[NUMBERS] = numbers
+    return Binding(base, tensors, training)
+
+
+def _placed(
+    graph: fx.Graph, layouts: Mapping[str, Layout]
+) -> Iterable[tuple[str, fx.Node]]:
+    """The site and the numbers of rows that the forward was given, if it was."""
+    for node in graph.find_nodes(op="call_function", target=placed):
+        signature, numbers = node.args
+        graph.erase_node(node)
+        yield layouts[signature].input, numbers
 
 
 def _by_identity(
@@ -205,7 +261,7 @@ def _agree(known: dict[Any, Any], new: Mapping[Any, Any]) -> None:
 
 def _tensors(
     values: Mapping[Read, fx.Node],
-) -> Mapping[str, Mapping[str, fx.Node]]:
+) -> dict[str, dict[str, fx.Node]]:
     tensors: dict[str, dict[str, fx.Node]] = {}
     for one, node in values.items():
         if one.site:

@@ -31,6 +31,7 @@ from peftc.diagnostics.runtime import NotOneGraph, RanUnadapted, TooManyGraphs
 from peftc.diagnostics.training import Unattended
 from peftc.runtime.backend import Backend, check_owners
 from peftc.runtime.bind import Forward, Layout, bound, ran_unadapted
+from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
 from peftc.runtime.tripwire import capturing, ours
 from peftc.sites.capture import plain_buffers
@@ -58,6 +59,7 @@ class Entry:
         switch: Switch,
         captures: Captures,
     ) -> None:
+        self.inserter = inserter_of(recipe.plan, layout, root)
         self.root = root
         self.module = root.get_submodule(layout.within)
         self.layout = layout
@@ -96,6 +98,13 @@ class Entry:
         if self.switch.bypassed:
             return self.original(*args, **kwargs)
         self._check_attended()
+        if self.inserter is None:
+            return self._captured(args, kwargs)
+        extended = self.inserter.extend(self.original, args, kwargs)
+        return extended.shortened(self._captured((), extended.arguments))
+
+    def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the graph; once more if the model has to be told to give all out."""
         if _records_outputs(self.root, kwargs):
             install_output_hooks(self.root)
         try:

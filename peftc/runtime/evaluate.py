@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peftc.expr.evaluate import evaluate
 from peftc.plan.equations import definitions, environment, initial_nodes
+from peftc.runtime.embedded import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from peftc.runtime.initial import Evaluate
     from peftc.syntax.ast import Method
     from peftc.view import Site
+
+
+NAMES = {"norm": ("g", "c"), "input": ("E", "")}
+"""What equations call the weight and the offset of a site, where not W and bias."""
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -58,7 +63,7 @@ def values_of(
 
 def base_values(model: nn.Module, site: Site) -> Mapping[str, torch.Tensor]:
     """The base's parameters of a site under the names that equations use."""
-    weight, offset = ("g", "c") if site.kind == "norm" else ("W", "bias")
+    weight, offset = NAMES.get(site.kind, ("W", "bias"))
     values = {}
     for name, path in ((weight, site.weight), (offset, site.bias)):
         if path:
@@ -99,7 +104,9 @@ def evaluations(model: nn.Module, plan: Plan) -> Mapping[str, Evaluate]:
 def _evaluation(
     model: nn.Module, rewrite: Rewrite, methods: Mapping[str, Method]
 ) -> Evaluate:
-    def value(tensor: AddedTensor) -> torch.Tensor:
+    def value(tensor: AddedTensor, stream: torch.Generator) -> torch.Tensor:
+        if tensor.init.startswith("embedded("):
+            return embedded(model, rewrite.site, tensor, stream)
         node = initial_nodes(rewrite, methods)[tensor.name]
         values = by_expert(rewrite, base_values(model, rewrite.site))
         if not rewrite.site.experts or tensor.shared:

@@ -18,8 +18,9 @@ import torch
 
 from peftc.plan.types import AddedTensor
 
-Evaluate: TypeAlias = Callable[[AddedTensor], torch.Tensor]
-"""Gives the initial value of a tensor whose `init` is an expression over the base."""
+Evaluate: TypeAlias = Callable[[AddedTensor, torch.Generator], torch.Tensor]
+"""Gives the initial value of a tensor whose `init` is an expression over the base, or
+rows of its embeddings, from a random stream."""
 
 Draw: TypeAlias = Callable[..., torch.Tensor]
 
@@ -118,7 +119,13 @@ def _value(
         numbers = [float(text) for text in (call[2] or "").split(",") if text.strip()]
         stream = generator(seed, owner, tensor.name)
         return _DRAWS[call[1]](tensor.shape, stream, *numbers)
+    if tensor.init == "embedded(uniform)":
+        return _uniform(tensor.shape, generator(seed, owner, tensor.name), -0.5, 0.5)
     if evaluate is None:
         raise ValueError(f"`{tensor.init}` reads the base, and nothing evaluates it")
-    value = evaluate(tensor).detach().to("cpu", torch.float32)
+    value = (
+        evaluate(tensor, generator(seed, owner, tensor.name))
+        .detach()
+        .to("cpu", torch.float32)
+    )
     return value.expand(tensor.shape).contiguous()

@@ -17,6 +17,7 @@ from peftc.runtime.bind import layout
 from peftc.runtime.entry import Entry, SubEntry
 from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fit import check_fit
+from peftc.runtime.generating import steps
 from peftc.runtime.handle import Handle
 from peftc.runtime.names import CHILD
 from peftc.runtime.needed import add_marks
@@ -135,5 +136,6 @@ def _take_over(model: nn.Module, handle: Handle) -> None:
         own[NOT_SAVED] = not_saved(handle)
     if hasattr(model, INPUT_GRADIENTS):
         own[INPUT_GRADIENTS] = do_nothing
+    own |= steps(model, handle.entries[0].inserter)
     handle.own = {name: model.__dict__.get(name, ABSENT) for name in own}
     model.__dict__ |= own

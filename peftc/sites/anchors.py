@@ -93,6 +93,19 @@ class EmbeddingAnchor:
 
 
 @dataclass(frozen=True)
+class InputAnchor:
+    """One look-up of the tokens that a stack begins with.
+
+    `out` is what the stack goes on with: behind the scale of the embeddings, if there
+    is one.
+    """
+
+    call: fx.Node
+    weight: fx.Node
+    out: fx.Node
+
+
+@dataclass(frozen=True)
 class PositionRead:
     """Positions, in whole numbers, and the node that makes other numbers of them."""
 
@@ -113,7 +126,12 @@ class AttentionAnchor:
 
 
 Anchor: TypeAlias = (
-    LinearAnchor | HiddenAnchor | NormAnchor | EmbeddingAnchor | AttentionAnchor
+    LinearAnchor
+    | HiddenAnchor
+    | NormAnchor
+    | EmbeddingAnchor
+    | InputAnchor
+    | AttentionAnchor
 )
 
 

@@ -17,6 +17,7 @@ import torch
 
 from peftc.diagnostics.capture import CaptureFailed
 from peftc.diagnostics.core import fail
+from peftc.sites.given import ARGUMENT, argument_name
 from peftc.sites.inputs import example_inputs
 from peftc.sites.ops import STORED
 from peftc.sites.recording import install_output_hooks, lacks_hooks
@@ -156,11 +157,13 @@ def _parameter_names(graph: fx.Graph, model: nn.Module) -> dict[fx.Node, str]:
 
 
 def _note_buffers(graph: fx.Graph, model: nn.Module) -> None:
-    """Mark the placeholders that are no inputs but buffers."""
+    """Mark the placeholders that are no inputs but buffers; of inputs keep the names,
+    when what Dynamo knows of them goes."""
     buffers = {id(buffer) for buffer in model.buffers()}
     for node in graph.find_nodes(op="placeholder"):
         argument = node.meta.get("grapharg")
         node.meta[STORED] = argument is not None and id(argument.example) in buffers
+        node.meta[ARGUMENT] = argument_name(node)
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -15,8 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from peftc.sites import ops
-from peftc.sites.anchors import AttentionAnchor, HiddenAnchor, Located, NormAnchor
+from peftc.sites.anchors import (
+    AttentionAnchor,
+    HiddenAnchor,
+    InputAnchor,
+    Located,
+    NormAnchor,
+)
 from peftc.sites.flow import strip, undropped
+from peftc.sites.given import given_tokens, scaled
 from peftc.sites.positions import is_position
 from peftc.sites.reading import read
 from peftc.sites.roles import Place, Use, assign
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     from peftc.sites.norms import Norm
     from peftc.sites.reading import Reading
     from peftc.sites.roles import Core, Edge, Roles
-    from peftc.sites.streams import Stack
+    from peftc.sites.streams import Stack, Stream
 
 ROWED = frozenset(("q", "k", "v", "up", "gate", "experts.up", "experts.gate"))
 """Roles that can be rows of a fused weight."""
@@ -102,6 +109,7 @@ def survey(
         *_edge_sites(reading, roles, paths),
         *_norm_sites(reading, roles, paths),
         *_table_sites(reading, paths),
+        *_input_sites(reading, roles, paths),
     ]
     found.sort(key=lambda f: (f.position, _rank(f.located.site)))
     return Survey(
@@ -392,6 +400,42 @@ def _table_sites(reading: Reading, paths: Paths) -> Iterator[Found]:
         yield Found(Located(site, tuple(gathers)), position)
 
 
+def _input_sites(reading: Reading, roles: Roles, paths: Paths) -> Iterator[Found]:
+    """Where the tokens that the forward is given become the first values of a stack."""
+    by_table: dict[fx.Node, list[EmbeddingAnchor]] = defaultdict(list)
+    for gather in reading.products.gathers.values():
+        if given_tokens(gather.index) and _reader(gather, reading) is not None:
+            by_table[gather.weight].append(gather)
+    if len(by_table) > 1:
+        tables = " and ".join(paths.all(table)[0] for table in by_table)
+        roles.miss("input", f"tokens are looked up in {tables}", "input")
+        return
+    for table, gathers in by_table.items():
+        yield _input_site(table, gathers, reading, paths)
+
+
+def _input_site(
+    table: fx.Node, gathers: list[EmbeddingAnchor], reading: Reading, paths: Paths
+) -> Found:
+    path, *others = paths.all(table)
+    rows, width = ops.shape(table)
+    site = Site(
+        key=f"{_owner(path)}:input",
+        role="input",
+        kind="input",
+        owner=_owner(path),
+        sizes=(("hidden", width), ("vocab", rows)),
+        dtype=ops.dtype(table),
+        stack=_reader_stack(gathers[0], reading),
+        in_block=False,
+        weight=path,
+        tied=others[0] if others else "",
+        calls=len(gathers),
+    )
+    anchors = tuple(InputAnchor(g.call, table, scaled(g.call)) for g in gathers)
+    return Found(Located(site, anchors), reading.flow.order[gathers[0].call])
+
+
 def _table_role(
     table: fx.Node, gathers: list[EmbeddingAnchor], reading: Reading, paths: Paths
 ) -> str:
@@ -403,12 +447,18 @@ def _table_role(
 
 def _reader_stack(gather: EmbeddingAnchor, reading: Reading) -> Stack:
     """The stack whose residual a look-up goes into."""
+    stream = _reader(gather, reading)
+    return "" if stream is None else stream.stack
+
+
+def _reader(gather: EmbeddingAnchor, reading: Reading) -> Stream | None:
+    """The stream that begins with what a look-up gives."""
     ends, call = reading.ends, gather.call
     for stream in reading.streams.all:
         origin = stream.additions[0].origin
         if call in reading.flow.back(origin, ends.__contains__):
-            return stream.stack
-    return ""
+            return stream
+    return None
 
 
 def _is_input(index: fx.Node, paths: Paths) -> bool:

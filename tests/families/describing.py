@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 def described(view: ModelView) -> list[str]:
     """All that a view says of its sites, one line each, in its order."""
     lines = [f"{view.architecture} of {view.layers} layers"]
-    lines += [" ".join(filter(None, words(site))) for site in view.sites]
+    lines += [
+        " ".join(filter(None, words(site)))
+        for site in view.sites
+        if site.kind != "input"
+    ]
     lines += [f"? {u.what}: {' '.join(u.roles)}".strip() for u in view.unresolved]
     return lines
 

@@ -11,6 +11,7 @@ _ENTRY = _RUNTIME + "test_entry.py::"
 _BIND = _RUNTIME + "test_bind.py::"
 _ATTENTION = "tests/numerics/test_rewrite_attention.py::"
 _TRAIN = "tests/ecosystem/test_cli_train.py::"
+_PROMPT = "tests/numerics/methods/test_prompt.py::"
 _REWRITE = "tests/unit/rewrite/test_check.py::"
 
 _TRAINING = "tests/numerics/training/test_run.py::"
@@ -55,6 +56,9 @@ ELSEWHERE = {
     + "test_rows_that_read_the_base_of_a_rewritten_matrix_are_refused",
     "PEFT320": "tests/unit/plan/test_positions.py::test_no_position_is_left",
     "PEFT321": "tests/unit/plan/test_positions.py::test_positions_that_are_computed",
+    "PEFT342": _PROMPT + "test_positions_run_out",
+    "PEFT343": _PROMPT + "test_a_text_needs_a_tokenizer",
+    "PEFT445": _PROMPT + "test_what_rows_cannot_be_put_among",
     "PEFT438": _ATTENTION + "test_what_cannot_be_extended_is_refused",
     "PEFT439": _ATTENTION + "test_what_cannot_be_extended_is_refused",
     "PEFT440": _ATTENTION + "test_queries_that_are_no_tokens_have_no_rows_of_their_own",

@@ -57,6 +57,7 @@ METHODS = {
     "pfeiffer": Method("pfeiffer(ffn, reduction=4)", merges=False),
     "parallel": Method("parallel(ffn, d=6)", merges=False),
     "prefix": Method("prefix(p=3)", merges=False, start="apart", always=True),
+    "prompt": Method("prompt(p=3)", merges=False, start="apart", always=True),
     "prefix-mlp": Method(
         "prefix(p=2, mlp=6, embed=5, dropout=0.1, positions=keep)",
         merges=False,

@@ -191,6 +191,7 @@ KNOWN = [
     Row("adapters:lora", "t5-base", {}, "lora(q, v, r=8)"),
     Row("adapters:ia3", "t5-base", {}, "ia3(k, v, ffn)"),
     Row("adapters:prefix_tuning_flat", "t5-base", {}, "prefix(p=30)"),
+    Row("prompt_tuning", "t5-base", {"prompt_length": 100}, "prompt(p=100)"),
     Row("adapters:unipelt", "t5-base", {}, "unipelt(mlp=512)"),
     Row("adapters:compacter++", "t5-base", {}, "phm(ffn)"),
     Row("adapter_lowrank", "t5-base", {}, LOW_RANK),

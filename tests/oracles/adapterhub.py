@@ -307,7 +307,7 @@ NOT_YET = {
     "bert__loreft_tied": "a method cannot name token positions",
     "bert__noreft": "a method cannot name token positions",
     "bert__direft": "a method cannot name token positions",
-    "bert__prompt": "no place edits the sequence of embeddings",
+    "bert__prompt": "its rows stand behind the norm of the embeddings, unplaced",
     "bert__pfeiffer_inv_nice": "no place edits the sequence of embeddings",
 }
 

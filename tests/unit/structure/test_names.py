@@ -24,7 +24,7 @@ FREE_OF_NAMES = {
 DEFINITION = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 FILES = sorted((ROOT / "peftc" / "methods").glob("*.peft"))
 METHODS = {name for file in FILES for name in DEFINITION.findall(file.read_text())}
-ORDINARY = {"adapter", "full", "gate", "miss", "parallel", "prefix"}
+ORDINARY = {"adapter", "full", "gate", "miss", "parallel", "prefix", "prompt"}
 """English words that are methods too: they count where something is compared with the
 word and the comparison mentions methods."""
 
