@@ -118,6 +118,25 @@ CONTROLS: Mapping[str, Signature] = {
             "kind: uniform | one = uniform, low: number = 0, high: number = 1",
         ),
         Signature(
+            "learners",
+            "peftc.training.controls.learners:Learners",
+            ("buffer selection", "param rows", "..."),
+            "steps: size = 16, rate: scale = 0.001",
+        ),
+        Signature(
+            "project",
+            "peftc.training.controls.project:Project",
+            ("buffer mask", "buffer flag", "param value", "difference"),
+            "keep: fraction = 0.005, at: fraction = 0.5",
+        ),
+        Signature(
+            "select",
+            "peftc.training.controls.select:Select",
+            ("param values", "buffer places"),
+            "keep: fraction = 0.005, score: fisher | magnitude | random = fisher, "
+            'size: text = "n"',
+        ),
+        Signature(
             "mask",
             "peftc.training.controls.mask:Mask",
             ("buffer mask", "tensor"),

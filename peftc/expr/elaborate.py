@@ -58,7 +58,11 @@ DISTRIBUTIONS = {
     "signs": ("signs", 0),
     "permutation": ("permutation", 0),
     "embedded": ("embedded(knob)", 1),
+    "places": ("places", 0),
 }
+
+PLACES = ("permutation", "places")
+"""Distributions that give whole numbers: places of elements."""
 
 
 WORDED = ("choice", "places", "opening")
@@ -411,8 +415,8 @@ def _random(
     problem = _unfit(name, args, count, axes)
     if problem:
         raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
-    if name == "permutation" and kind == "param":
-        problem = "places are not trained: a `permutation` is a `buffer`"
+    if name in PLACES and kind == "param":
+        problem = f"places are not trained: `{name}` is for a `buffer`"
         raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
     return Initial(name, tuple(0.0 if arg is None else float(arg) for arg in args))
 
@@ -454,8 +458,8 @@ def _unfit(
         return "`kaiming` needs an axis to take its range from"
     if axes is not None and name == "orthogonal" and len(axes) != 2:
         return f"`orthogonal` fills matrices, this is {show(axes)}"
-    if axes is not None and name == "permutation" and not axes:
-        return "`permutation` needs an axis whose places it takes"
+    if axes is not None and name in PLACES and not axes:
+        return f"`{name}` needs an axis whose places it takes"
     if axes is not None and name == "glorot" and len(axes) < 2:
         return f"`glorot` needs two axes to take its range from, this is {show(axes)}"
     if None in args:

@@ -77,7 +77,7 @@ class AddedTensor:
     @property
     def places(self) -> bool:
         """Whether it holds places of elements, as whole numbers."""
-        return self.init.startswith("permutation")
+        return self.init.startswith(("permutation", "places"))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from peftc.plan.print import plan_hash, plan_text
 from peftc.plan.types import stored
 from peftc.runtime.essence import difference
 from peftc.runtime.fingerprint import Fingerprint, fingerprint
-from peftc.runtime.parameters import added, like, tensor_dtype
+from peftc.runtime.parameters import added, like, stored_dtype
 from peftc.runtime.state import Adapter, Expected, check_tensors
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def expected(model: nn.Module, plan: Plan) -> Mapping[str, Expected]:
     """What those tensors have to be, whether the model has them yet or not."""
     return {
         path: Expected(
-            tensor.shape, tensor_dtype(plan.dtype, like(model, rewrite.site).dtype)
+            tensor.shape,
+            stored_dtype(tensor, plan.dtype, like(model, rewrite.site).dtype),
         )
         for rewrite, tensor, path in added(plan)
         if not tensor.drawn

@@ -25,7 +25,7 @@ rows of its embeddings, from a random stream."""
 Draw: TypeAlias = Callable[..., torch.Tensor]
 
 _CALL = re.compile(
-    r"(kaiming|glorot|normal|uniform|orthogonal|signs|permutation)(?:\((.*)\))?"
+    r"(kaiming|glorot|normal|uniform|orthogonal|signs|permutation|places)(?:\((.*)\))?"
 )
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 
@@ -82,6 +82,11 @@ def _permutation(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
     return torch.stack(rows).view(shape)
 
 
+def _places(shape: tuple[int, ...], _: torch.Generator) -> torch.Tensor:
+    """The numbers from 0 along the last axis in order."""
+    return torch.arange(shape[-1]).expand(shape).contiguous()
+
+
 _DRAWS: dict[str, Draw] = {
     "kaiming": _kaiming,
     "glorot": _glorot,
@@ -90,6 +95,7 @@ _DRAWS: dict[str, Draw] = {
     "orthogonal": _orthogonal,
     "signs": _signs,
     "permutation": _permutation,
+    "places": _places,
 }
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 FREE_OF_NAMES = {
     *("syntax", "expr", "resolve", "plan", "pipeline", "passes", "codegen", "sites"),
-    *("rewrite", "runtime", "driver", "view", "tuning"),
+    *("rewrite", "runtime", "driver", "view", "tuning", "training"),
 }
 DEFINITION = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 FILES = sorted((ROOT / "peftc" / "methods").glob("*.peft"))
 METHODS = {name for file in FILES for name in DEFINITION.findall(file.read_text())}
-ORDINARY = {"adapter", "full", "gate", "miss", "parallel", "prefix", "prompt"}
+ORDINARY = {"adapter", "far", "full", "gate", "miss", "parallel", "prefix", "prompt"}
 """English words that are methods too: they count where something is compared with the
 word and the comparison mentions methods."""
 
