@@ -32,7 +32,7 @@ def estimate_memory(plan: Plan) -> Plan:
     memory = Memory(
         batch=BATCH,
         tokens=TOKENS,
-        base=plan.model.bytes,
+        base=plan.model.bytes - sum(s.dense - s.bytes for s in plan.stores),
         parameters=sum(size for _, size in added),
         gradients=sum(trained),
         optimizer=ADAM_STATES * sum(trained) + ADAM_STEP * len(trained),

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from peftc.driver import Step, compile_model, install_plan, plan_model, read_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import nn
     from typing_extensions import Unpack
 
-    from peftc.driver import StepOptions
+    from peftc.driver import CompileOptions, StepOptions
     from peftc.plan.types import Plan
 
 Model = TypeVar("Model", bound="nn.Module")
@@ -30,7 +28,7 @@ def compile(
     seed: int = 0,
     dtype: str = "auto",
     backend: str = "eager",
-    inputs: Mapping[str, Any] | None = None,
+    **more: Unpack[CompileOptions],
 ) -> Model:
     """Compile a spec into a model.
 
@@ -42,7 +40,9 @@ def compile(
         dtype: of new tensors; `auto` is float32 for a base below float32, else the
             base's.
         backend: what runs the rewritten graph: `eager`, `aot_eager` or `inductor`.
-        inputs: example arguments of the forward; what is not given is made up.
+        more: `inputs` are example arguments of the forward, what is not given is made
+            up; `keep_base` keeps the values of weights that a spec stores in codes, in
+            the memory of the CPU, so that `remove()` can give them back.
 
     Returns:
         `model`, with its handle at `model.peftc`.
@@ -51,7 +51,7 @@ def compile(
         PeftcError: with diagnostics; the model is then as it was.
     """
     source = read_spec(spec)
-    options: dict[str, Any] = {"dtype": dtype, "backend": backend, "inputs": inputs}
+    options: dict[str, Any] = {"dtype": dtype, "backend": backend, **more}
     compile_model(model, source, seed=seed, **options)
     return model
 

@@ -121,6 +121,13 @@ class StepOptions(TypedDict, total=False):
     inputs: Mapping[str, Any] | None
 
 
+class CompileOptions(TypedDict, total=False):
+    """What `compile` may be told for some models and specs only."""
+
+    inputs: Mapping[str, Any] | None
+    keep_base: bool
+
+
 @dataclass(frozen=True)
 class Step:
     """The training step whose memory a plan tells.

@@ -42,6 +42,7 @@ class Fact(Enum):
     INPUTS_REWRITTEN = "rows of programs stand among the embedded tokens"
     NORMS_REWRITTEN = "gains and offsets compute their programs"
     VERIFIED = "the graph holds every rewrite the plan asks of it"
+    DECODED = "no weight that is kept in codes is read as it is"
 
 
 PlanPass = Callable[[Plan], Plan]

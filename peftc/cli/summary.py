@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from math import prod
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -119,9 +120,22 @@ def _totals(plan: Plan) -> Iterator[str]:
         f"{plan.model.architecture}: {base:,} parameters, {plan.trainable:,} trainable"
         f" ({share:.3f} %), {len(plan.rewrites)} sites, seed {plan.seed}"
     )
+    yield from _stores(plan)
     if plan.memory:
         yield _memory(plan.memory)
     yield from (f"note: {note}" for note in plan.notes)
+
+
+def _stores(plan: Plan) -> Iterator[str]:
+    """For each form: how many weights it keeps, and what they take."""
+    for form in dict.fromkeys(s.form for s in plan.stores):
+        same = [s for s in plan.stores if s.form == form]
+        dense, kept = sum(s.dense for s in same), sum(s.bytes for s in same)
+        bits = 8 * kept / sum(prod(s.shape) for s in same)
+        yield (
+            f"stored: {len(same)} weights as {form}, {bits:.3f} bits each:"
+            f" {_size(kept)} instead of {_size(dense)}"
+        )
 
 
 def _memory(memory: Memory) -> str:

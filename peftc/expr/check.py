@@ -373,7 +373,7 @@ def _body(check: _Check, clause: ast.Clause) -> None:
     if kind == "model":
         for found in _whole(clause):
             body.errors.add(found)
-    elif not any(isinstance(s, ast.Rule) for s in clause.body):
+    elif not any(isinstance(s, ast.Rule | ast.Store) for s in clause.body):
         targets = ", ".join(f"`{t}'`" for t in TARGETS[kind])
         body.errors.add(NothingRewritten(span=header(clause.span), targets=targets))
     if not len(body.errors):

@@ -28,13 +28,14 @@ from peftc.diagnostics.training import LossReadsActivations
 from peftc.expr import terms
 from peftc.expr.compose import BASE, compose
 from peftc.expr.controls import Control, read_control
-from peftc.expr.equation import Declaration, Equation, Initial
+from peftc.expr.equation import Declaration, Equation, Initial, Stored
 from peftc.expr.ir import Leaf, add, leaf, literal, walk
 from peftc.expr.places import AXES, TARGETS
 from peftc.expr.rows import attention_rule, check_paired, input_place, input_rows
 from peftc.expr.scope import TOKENS, Scope, Value, effective, kind_of
 from peftc.expr.sizes import Size, show
 from peftc.expr.spots import header, spot
+from peftc.expr.stores import check_stores, stored
 from peftc.expr.uses import names_in
 from peftc.syntax import ast
 
@@ -193,11 +194,13 @@ class Body:
     declarations: list[Declaration] = field(default_factory=list)
     losses: list[Node] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
+    stores: list[Stored] = field(default_factory=list)
     ruled: dict[str, Span] = field(default_factory=dict)
     errors: Diagnostics = field(default_factory=Diagnostics)
 
     def read(self, clause: ast.Clause) -> None:
         """Read a whole clause."""
+        self._attempt(partial(check_stores, clause))
         for statement in clause.body:
             self.take(statement)
         if self.scope.kind == "attention" and not len(self.errors):
@@ -224,6 +227,7 @@ class Body:
             (*self.losses, *losses),
             origins,
             (*self.controls, *controls),
+            tuple(self.stores),
         )
 
     def take(self, statement: ast.Statement) -> None:
@@ -240,6 +244,8 @@ class Body:
                 self._attempt(partial(self._loss, statement))
             case ast.Train():
                 self._attempt(partial(self._train, statement))
+            case ast.Store():
+                self._attempt(partial(self._store, statement))
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
@@ -382,6 +388,9 @@ class Body:
 
     def _train(self, statement: ast.Train) -> None:
         self.controls.append(read_control(statement, self.scope))
+
+    def _store(self, store: ast.Store) -> None:
+        self.stores.append(stored(store, self.scope))
 
 
 def meaning_of(name: str, scope: Scope) -> str:

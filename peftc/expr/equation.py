@@ -44,12 +44,23 @@ class Declaration:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """How a tensor of the base is kept; `form` is `storage.table.Form.text`, empty
+    while knobs have no values."""
+
+    tensor: str
+    form: str
+    span: Span
+
+
+@dataclass(frozen=True)
 class Equation:
     """One application of a method at one kind of site.
 
     `rules` gives a new value for a target (places.TARGETS); in it, a leaf of the site
     is the value before this method.  `losses` are scalars; `controls` are what its
-    `train` statements say.  `origins` tells the text a node came from.
+    `train` statements say.  `origins` tells the text a node came from.  An equation
+    with `stores` has nothing else.
     """
 
     declarations: tuple[Declaration, ...]
@@ -57,3 +68,4 @@ class Equation:
     losses: tuple[Node, ...]
     origins: Mapping[Node, Span]
     controls: tuple[Control, ...] = ()
+    stores: tuple[Stored, ...] = ()

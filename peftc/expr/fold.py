@@ -52,6 +52,8 @@ def fold_clause(
     method: ast.Method, clause: ast.Clause, knobs: Knobs, sizes: Mapping[str, int]
 ) -> Folded | None:
     """Fold all that is closed in a clause, or None if nothing is."""
+    if any(isinstance(s, ast.Store) for s in clause.body):
+        return None
     body = (s for s in clause.body if not isinstance(s, ast.Loss | ast.Train))
     clause = replace(clause, body=tuple(map(_running, body)))
     work = _Folding(method, clause)
@@ -84,7 +86,8 @@ def _size(axis: Size) -> ast.Expr:
 
 def _read(body: tuple[ast.Statement, ...]) -> Iterator[ast.Statement]:
     """The statements, without tensors that nothing reads any more."""
-    values = (s.value for s in body if not isinstance(s, ast.Declare | ast.Train))
+    aside = ast.Declare | ast.Train | ast.Store
+    values = (s.value for s in body if not isinstance(s, aside))
     used = frozenset[str]().union(*map(names_in, values))
     for statement in body:
         if not isinstance(statement, ast.Declare):
@@ -117,7 +120,7 @@ class _Folding:
     def statements(self) -> Iterator[ast.Statement]:
         """The statements, closed parts replaced and closed local names left out."""
         for statement in self.clause.body:
-            if isinstance(statement, ast.Declare | ast.Train):
+            if isinstance(statement, ast.Declare | ast.Train | ast.Store):
                 yield statement
                 continue
             value, name = statement.value, getattr(statement, "name", "")

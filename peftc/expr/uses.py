@@ -67,6 +67,8 @@ def expressions(clause: ast.Clause) -> Iterator[Expr | ast.Axes]:
             yield from chain.from_iterable(map(_of_tensor, statement.tensors))
         elif isinstance(statement, ast.Train):
             yield from (arg.value for arg in statement.args)  # type: ignore[misc]
+        elif isinstance(statement, ast.Store):
+            yield from statement.value.args
         else:
             yield statement.value
 

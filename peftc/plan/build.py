@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftc.diagnostics.core import (
     Diagnostic,
@@ -32,6 +32,7 @@ from peftc.expr.sizes import NotWhole, Size
 from peftc.plan.equations import composed, equation_of, knob_sizes
 from peftc.plan.insertions import check_insertions
 from peftc.plan.positions import moved_tables
+from peftc.plan.stores import stored_weights
 from peftc.plan.types import (
     DTYPE_BYTES,
     DTYPES,
@@ -70,10 +71,12 @@ def build(
     facts = ModelFacts(view.architecture, view.config_hash, count, view.layers, size)
     methods = dict(_methods(spec))
     naming = _Naming(_groups(spec), _counts(spec))
-    made = _rewrites([a for a in spec if a.site is not MODEL], view, naming)
+    stores, rest = stored_weights(spec, view)
+    made = _rewrites([a for a in rest if a.site is not MODEL], view, naming)
     whole = tuple(_application(a, naming) for a in spec if a.site is MODEL)
     rewrites = (*moved_tables(made, view), *made)
-    return Plan(facts, seed, dtype, tuple(methods.values()), rewrites, whole=whole)
+    more: dict[str, Any] = {"whole": whole, "stores": stores}
+    return Plan(facts, seed, dtype, tuple(methods.values()), rewrites, **more)
 
 
 def _methods(spec: Sequence[Applied]) -> Iterator[tuple[str, ast.Method]]:

@@ -51,6 +51,7 @@ def _facts(plan: Plan) -> dict[str, str]:
         **{f"method {m.name}": print_method(m).rstrip("\n") for m in plan.methods},
         "sites": str(len(plan.rewrites)),
         "trainable": str(plan.trainable),
+        **{f"store {s.weight}": s.form for s in plan.stores},
         **{f"memory {name}": str(value) for name, value in memory.items()},
     }
 

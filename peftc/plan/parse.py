@@ -17,6 +17,7 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.plan import UnreadablePlan
 from peftc.plan.print import HEADER, PLAIN
 from peftc.plan.types import (
+    DTYPE_BYTES,
     DTYPES,
     AddedTensor,
     Application,
@@ -27,7 +28,9 @@ from peftc.plan.types import (
     ModelFacts,
     Plan,
     Rewrite,
+    StoredWeight,
 )
+from peftc.storage.table import form_of
 from peftc.syntax.ast import Method
 from peftc.syntax.parse import parse, parse_expr
 from peftc.syntax.source import Source, Span
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 PAIR = re.compile(r'([\w.]+)=("(?:[^"\\]|\\.)*"|\S+)')
 APPLY = re.compile(r"apply (\S+) (.*?) with(.*)")
 TENSOR = re.compile(r"(param|buffer) (\S+) \[([\d, ]*)\](.*?) ~ (.+)")
+STORE = re.compile(r'store ("(?:[^"\\]|\\.)*"|\S+) \[([\d, ]+)\] ~ (.+) is (.*)')
 PARTS = ("apply", "start", "merge", "program")
 LARGEST = 64 * 1024 * 1024  # characters
 
@@ -127,8 +131,29 @@ def _take(plan: Plan, block: _Block) -> Plan:
         "methods": lambda: replace(plan, methods=_methods(block)),
         "apply": lambda: replace(plan, whole=(*plan.whole, _application(block))),
         "site": lambda: replace(plan, rewrites=(*plan.rewrites, _rewrite(block))),
+        "store": lambda: replace(plan, stores=(*plan.stores, _store(block))),
     }
     return readers[block.head]()
+
+
+def _store(block: _Block) -> StoredWeight:
+    match = STORE.fullmatch(block.text)
+    if not match:
+        raise ValueError("a stored weight is `store NAME [sizes] ~ form is ...`")
+    name, shape, form, facts = match.groups()
+    said = _pairs(facts)
+    dtype = _unquote(said["dtype"])
+    if dtype not in DTYPE_BYTES:
+        raise ValueError(f"`{dtype}` is no dtype")
+    return StoredWeight(
+        _unquote(name),
+        form_of(form).text,
+        tuple(int(n) for n in shape.split(",")),
+        dtype,
+        said["transposed"] == "true",
+        _unquote(said["by"]),
+        _unquote(said["from"]),
+    )
 
 
 def _model(text: str) -> ModelFacts:

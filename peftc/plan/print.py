@@ -20,7 +20,14 @@ from peftc.view import Site
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peftc.plan.types import AddedTensor, Application, Knob, Plan, Rewrite
+    from peftc.plan.types import (
+        AddedTensor,
+        Application,
+        Knob,
+        Plan,
+        Rewrite,
+        StoredWeight,
+    )
 
 HEADER = "peftc-plan 1"
 PLAIN = re.compile(r"[\w.:#*/+-]+")
@@ -55,6 +62,17 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield from _application(application)
     for rewrite in plan.rewrites:
         yield from _rewrite(rewrite)
+    for stored in plan.stores:
+        yield from _store(stored)
+
+
+def _store(stored: StoredWeight) -> Iterator[str]:
+    shape = ", ".join(map(str, stored.shape))
+    facts = {"dtype": stored.dtype, "transposed": stored.transposed}
+    facts |= {"by": stored.method, "from": stored.origin}
+    yield f"store {word(stored.weight)} [{shape}] ~ {stored.form} is {_pairs(facts)}"
+    for part in stored.parts:
+        yield f"  {part.dtype} {part.name} [{', '.join(map(str, part.shape))}]"
 
 
 def _rewrite(rewrite: Rewrite) -> Iterator[str]:

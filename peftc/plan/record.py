@@ -14,7 +14,7 @@ from peftc.plan.print import plan_hash
 from peftc.syntax.print import print_method
 
 if TYPE_CHECKING:
-    from peftc.plan.types import Plan, Rewrite
+    from peftc.plan.types import Plan, Rewrite, StoredWeight
 
 VERSION = 1
 
@@ -32,7 +32,13 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "methods": {m.name: print_method(m) for m in plan.methods},
         "sites": [_site(rewrite) for rewrite in plan.rewrites],
+        "stores": [_store(stored) for stored in plan.stores],
     }
+
+
+def _store(stored: StoredWeight) -> dict[str, Any]:
+    parts = [asdict(part) for part in stored.parts]
+    return {**asdict(stored), "bytes": stored.bytes, "parts": parts}
 
 
 def _site(rewrite: Rewrite) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from peftc.storage.table import form_of
 from peftc.syntax.ast import Loss, Train
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from peftc.expr.program import Program
+    from peftc.storage.table import Part
     from peftc.syntax.ast import Method
     from peftc.view import Site
 
@@ -145,14 +147,54 @@ class Rewrite:
 
 
 @dataclass(frozen=True)
+class StoredWeight:
+    """A weight of the base that is kept in codes, and read decoded.
+
+    `shape` is that of the parameter and `dtype` what it decodes to; `transposed` says
+    that it is kept [in, out], its codes being those of [out, in].  `form` is
+    `storage.table.Form.text`.
+    """
+
+    weight: str
+    form: str
+    shape: tuple[int, ...]
+    dtype: str
+    transposed: bool = False
+    method: str = ""
+    origin: str = ""
+
+    @property
+    def coded(self) -> tuple[int, ...]:
+        """The shape that is encoded, [*lead, out, in]."""
+        *lead, rows, columns = self.shape
+        return (*lead, columns, rows) if self.transposed else self.shape
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The tensors that are kept of it."""
+        return form_of(self.form).parts(self.coded)
+
+    @property
+    def bytes(self) -> int:
+        """The memory they take."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def dense(self) -> int:
+        """The memory that the weight itself takes."""
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes that training holds, at `batch` x `tokens`.
 
-    `base`: its parameters; `parameters`: all added tensors; `gradients`: of those that
-    are trained; `optimizer`: AdamW's states of them; `activations`: what the forward
-    and the loss keep for the backward; `peak`: the most that a step holds at once, all
-    of these included.  A `peak` of 0 says that only the plan was there and not the
-    model: `activations` are then those of the added operations alone.
+    `base`: its parameters, as they are stored; `parameters`: all added tensors;
+    `gradients`: of those that are trained; `optimizer`: AdamW's states of them;
+    `activations`: what the forward and the loss keep for the backward; `peak`: the most
+    that a step holds at once, all of these included.  A `peak` of 0 says that only the
+    plan was there and not the model: `activations` are then those of the added
+    operations alone.
     """
 
     batch: int
@@ -200,6 +242,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     whole: tuple[Application, ...] = ()
     """What is applied to the model as a whole: controls of its training."""
+    stores: tuple[StoredWeight, ...] = ()
+    """Weights that are kept in codes."""
 
     @property
     def controlled(self) -> bool:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 from peftc.diagnostics.attention import AttentionNotFound, WrappedRows
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
 from peftc.diagnostics.resolve import GuardLeavesNothing, WrongKind
+from peftc.diagnostics.stores import StorageWrapped
 from peftc.expr.knobs import bind_knobs, knob_types
+from peftc.expr.stores import is_store
+from peftc.resolve.idle import check_idle
 from peftc.resolve.selectors import Selector, check_layers, reasons, select
 from peftc.syntax import ast
 from peftc.syntax.print import print_guard
@@ -77,6 +80,7 @@ def _applied(request: Request, view: ModelView) -> tuple[Applied, ...]:
         except PeftcError as error:
             errors.absorb(error)
     errors.check()
+    check_idle(request, [applied.clause for applied in at.values()])
     return tuple(at.values())
 
 
@@ -91,6 +95,7 @@ def _wrapped(request: Request, view: ModelView) -> tuple[Applied, ...]:
 
 def _wrap(request: Request, inner: tuple[Applied, ...]) -> Applied:
     site = inner[0].site
+    _check_stores(request, inner)
     if site.kind == "attention":
         _check_rows(request, inner)
     method, knobs, call = request.method, request.knobs, request.span
@@ -116,6 +121,14 @@ def _no_wrapper(
         count=1,
         target=site.place,
     )
+
+
+def _check_stores(request: Request, inner: tuple[Applied, ...]) -> None:
+    """A wrapper reads what a method makes of values; a storage makes nothing."""
+    for one in inner:
+        if is_store(one.method.clauses[one.clause]):
+            names = {"name": one.method.name, "wrapper": request.method.name}
+            raise fail(StorageWrapped(span=one.call, **names))
 
 
 def _check_rows(request: Request, inner: tuple[Applied, ...]) -> None:

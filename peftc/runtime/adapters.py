@@ -67,7 +67,7 @@ def adapter_of(handle: Handle, folder: Path) -> Adapter:
         spec=handle.spec,
         plan=plan_text(plan),
         plan_hash=plan_hash(plan),
-        base=fingerprint(handle.model).text(),
+        base=base_of(handle).text(),
         seed=plan.seed,
         version=version("peftc"),
         any_base=handle.any_base,
@@ -75,8 +75,23 @@ def adapter_of(handle: Handle, folder: Path) -> Adapter:
     )
 
 
-def check(adapter: Adapter, model: nn.Module, plan: Plan, *, any_base: bool) -> None:
-    """Refuse an adapter of another plan or base, or with other tensors."""
+def base_of(handle: Handle) -> Fingerprint:
+    """Which base a model was compiled from, whatever its weights are kept as."""
+    return handle.base.fingerprint if handle.base else fingerprint(handle.model)
+
+
+def check(
+    adapter: Adapter,
+    model: nn.Module,
+    plan: Plan,
+    *,
+    any_base: bool,
+    base: Fingerprint | None = None,
+) -> None:
+    """Refuse an adapter of another plan or base, or with other tensors.
+
+    `base` is the model's fingerprint where its weights do not tell it any more.
+    """
     read = plan_of(adapter)
     if problem := difference(plan, read):
         raise fail(OtherPlan(problem=problem))
@@ -84,7 +99,7 @@ def check(adapter: Adapter, model: nn.Module, plan: Plan, *, any_base: bool) -> 
         problem = f"its random tensors come from seed {read.seed}, not {plan.seed}"
         raise fail(OtherPlan(problem=problem))
     check_tensors(adapter, expected(model, plan))
-    problem = _base(adapter).difference(fingerprint(model))
+    problem = _base(adapter).difference(base or fingerprint(model))
     if problem and not any_base:
         raise fail(OtherBase(problem=problem))
 

@@ -106,7 +106,8 @@ class Backend:
         _check_placed(bound, located)
         used = {path: node for node, path in binding.base.items()}
         check_located(plan, located, used, found)
-        capture = Capture(graph, located, binding.tensors, binding.training)
+        inputs = (binding.tensors, binding.training, binding.base)
+        capture = Capture(graph, located, *inputs)
         self.recipe.manager.rewrite(capture, plan)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -22,10 +23,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import MarkerMissing, MarkersDisagree, RanUnadapted
 from peftc.rewrite.inputs import NUMBERS
-from peftc.runtime.names import ROWS, rows_path, scattered, tensor_path
+from peftc.runtime.names import ROWS, code_path, rows_path, scattered, tensor_path
 
 if TYPE_CHECKING:
-    from peftc.plan.types import Plan, Rewrite
+    from peftc.plan.types import Plan, Rewrite, StoredWeight
     from peftc.view import Site
 
 Forward: TypeAlias = Callable[..., Any]
@@ -37,7 +38,8 @@ class Read:
 
     path: str
     site: str = ""
-    """The site key of an added tensor; empty for a base parameter."""
+    """The site key of an added tensor, the weight that a code is of; empty for a base
+    parameter."""
     name: str = ""
     """The tensor's name in the plan, or ROWS."""
 
@@ -55,6 +57,8 @@ class Layout:
     """The path of the module whose forward the entry is; empty for the model."""
     input: str = ""
     """The key of the site whose rows stand among the tokens this forward is given."""
+    stores: bool = False
+    """Whether it has weights that are kept in codes."""
 
 
 def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> Layout:
@@ -71,12 +75,25 @@ def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> La
         if (owner in inside or _reads_table(rewrite.site, model, within))
         and not _of_others(rewrite.site, model, within)
     ]
-    reads = dict.fromkeys(read for r in rewrites for read in _reads(r))
+    stores = [s for s in plan.stores if model.get_submodule(_owner(s.weight)) in inside]
+    read = [*map(_reads, rewrites), *map(_codes, stores)]
+    reads = dict.fromkeys(chain.from_iterable(read))
     sites = tuple(r.site.key for r in rewrites)
     owners = tuple(r.site.owner for r in rewrites)
     inputs = [r.site.key for r in rewrites if r.site.kind == "input"]
     given = inputs[0] if inputs else ""
-    return Layout(f"{signature}:{within}", tuple(reads), sites, owners, within, given)
+    facts = (tuple(reads), sites, owners, within, given, bool(stores))
+    return Layout(f"{signature}:{within}", *facts)
+
+
+def _codes(stored: StoredWeight) -> list[Read]:
+    parts = (part.name for part in stored.parts)
+    codes = [Read(code_path(stored, name), stored.weight, name) for name in parts]
+    return [Read(stored.weight), *codes]
+
+
+def _owner(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _reads_table(site: Site, model: nn.Module, within: str) -> bool:

@@ -30,9 +30,10 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import NotOneGraph, RanUnadapted, TooManyGraphs
 from peftc.diagnostics.training import Unattended
 from peftc.runtime.backend import Backend, check_owners
-from peftc.runtime.bind import Forward, Layout, bound, ran_unadapted
+from peftc.runtime.bind import Forward, Layout, bound, layout, ran_unadapted
 from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
+from peftc.runtime.storing import keep_free
 from peftc.runtime.tripwire import capturing, ours
 from peftc.sites.capture import plain_buffers
 from peftc.sites.recording import install_output_hooks, lacks_hooks
@@ -71,6 +72,7 @@ class Entry:
         self.previous: Forward | None = self.module.__dict__.get("forward")
         self._compiled: Forward | None = None
         self._lock = threading.Lock()
+        self._bare: Entry | None = None
 
     @property
     def original(self) -> Forward:
@@ -95,13 +97,26 @@ class Entry:
         if args and args[0] is self.module:
             # accelerate rebinds a forward that it had wrapped as a method.
             args = args[1:]
-        if self.switch.bypassed:
+        if self.switch.off or (self.switch.bypassed and not self.layout.stores):
             return self.original(*args, **kwargs)
+        keep_free(self.root, self.recipe.plan.stores)
+        if self.switch.bypassed:
+            return self._base()._captured(args, kwargs)
         self._check_attended()
         if self.inserter is None:
             return self._captured(args, kwargs)
         extended = self.inserter.extend(self.original, args, kwargs)
         return extended.shortened(self._captured((), extended.arguments))
+
+    def _base(self) -> Entry:
+        """What runs the base alone, where its weights are to be decoded."""
+        with self._lock:
+            if self._bare is None:
+                recipe = self.recipe.without_methods()
+                told = layout(recipe.plan, "base", self.root, self.layout.within)
+                self._bare = Entry(self.root, told, recipe, self.switch, self.captures)
+                self._bare.previous = self.previous
+            return self._bare
 
     def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the graph; once more if the model has to be told to give all out."""

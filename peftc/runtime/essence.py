@@ -26,6 +26,7 @@ def essence(plan: Plan) -> Plan:
         rewrites=tuple(_rewrite(r) for r in plan.rewrites),
         memory=None,
         notes=(),
+        stores=tuple(replace(s, origin="", dtype="") for s in plan.stores),
     )
 
 
@@ -62,4 +63,7 @@ def difference(one: Plan, other: Plan) -> str:
             return f"`{rewrite.site.key}` is rewritten differently"
     if sites:
         return f"`{next(iter(sites))}` is not rewritten in it"
+    if mine.stores != its.stores:
+        changed = {*mine.stores} ^ {*its.stores}
+        return f"`{min(s.weight for s in changed)}` is stored differently"
     return "" if mine == its else "the model or the order of its sites differs"

@@ -7,7 +7,7 @@ wider in the orientation [out, in], whatever dtype and layout the base is stored
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import nn
@@ -15,13 +15,15 @@ from transformers.pytorch_utils import Conv1D
 
 from peftc.expr.evaluate import evaluate
 from peftc.plan.equations import definitions, environment, initial_nodes
+from peftc.runtime.codes import decode
 from peftc.runtime.embedded import embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from peftc.expr.ir import Node
     from peftc.plan.types import AddedTensor, Plan, Rewrite
+    from peftc.runtime.codes import Codes
     from peftc.runtime.initial import Evaluate
     from peftc.syntax.ast import Method
     from peftc.view import Site
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 NAMES = {"norm": ("g", "c"), "input": ("E", "")}
 """What equations call the weight and the offset of a site, where not W and bias."""
+
+Read: TypeAlias = "Callable[[str], torch.Tensor]"
+"""The value of a parameter of the base by its path."""
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -61,13 +66,13 @@ def values_of(
         return evaluate(nodes, tensors, sizes, dtype)
 
 
-def base_values(model: nn.Module, site: Site) -> Mapping[str, torch.Tensor]:
+def base_values(model: nn.Module, site: Site, read: Read) -> Mapping[str, torch.Tensor]:
     """The base's parameters of a site under the names that equations use."""
     weight, offset = NAMES.get(site.kind, ("W", "bias"))
     values = {}
     for name, path in ((weight, site.weight), (offset, site.bias)):
         if path:
-            value = model.get_parameter(path).detach()
+            value = read(path)
             value = value.mT if name == "W" and is_transposed(model, site) else value
             values[name] = chosen(site, name, value).to(wide(value.dtype))
     return values
@@ -95,20 +100,35 @@ def by_expert(
     ]
 
 
-def evaluations(model: nn.Module, plan: Plan) -> Mapping[str, Evaluate]:
-    """For each site: what gives the initial values that read the base."""
-    methods = definitions(plan)
-    return {r.site.key: _evaluation(model, r, methods) for r in plan.rewrites}
+def reader(model: nn.Module, plan: Plan, codes: Codes) -> Read:
+    """Reads parameters of the base; one that is kept in `codes` is decoded."""
+    stores = {s.weight: s for s in plan.stores}
+
+    def read(path: str) -> torch.Tensor:
+        if path in stores:
+            return decode(stores[path], codes[path])
+        return model.get_parameter(path).detach()
+
+    return read
+
+
+def evaluations(model: nn.Module, plan: Plan, codes: Codes) -> Mapping[str, Evaluate]:
+    """For each site: what gives the initial values that read the base.
+
+    A weight that is kept in `codes` is read decoded.
+    """
+    methods, read = definitions(plan), reader(model, plan, codes)
+    return {r.site.key: _evaluation(model, r, methods, read) for r in plan.rewrites}
 
 
 def _evaluation(
-    model: nn.Module, rewrite: Rewrite, methods: Mapping[str, Method]
+    model: nn.Module, rewrite: Rewrite, methods: Mapping[str, Method], read: Read
 ) -> Evaluate:
     def value(tensor: AddedTensor, stream: torch.Generator) -> torch.Tensor:
         if tensor.init.startswith("embedded("):
             return embedded(model, rewrite.site, tensor, stream)
         node = initial_nodes(rewrite, methods)[tensor.name]
-        values = by_expert(rewrite, base_values(model, rewrite.site))
+        values = by_expert(rewrite, base_values(model, rewrite.site, read))
         if not rewrite.site.experts or tensor.shared:
             return values_of([node], values[0], environment(rewrite))[0]
         each = [values_of([node], v, environment(rewrite))[0] for v in values]

@@ -15,7 +15,7 @@ from torch import nn
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import WrongState
 from peftc.plan.training import training_plan
-from peftc.runtime import adapters, merge, removal
+from peftc.runtime import adapters, merge, removal, storing
 from peftc.runtime.export import exported
 from peftc.runtime.parameters import added
 from peftc.runtime.state import Adapter, read_adapter, write_adapter
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from peftc.runtime.entry import Entry
     from peftc.runtime.parameters import Attached
     from peftc.runtime.recipe import Captures, Recipe
+    from peftc.runtime.storing import StoredBase
     from peftc.runtime.tripwire import Switch
     from peftc.runtime.verify import Check
     from peftc.view import Site
@@ -45,11 +46,14 @@ class Handle:
         spec: str,
         attached: Attached,
         entries: tuple[Entry, ...],
+        base: StoredBase | None = None,
     ) -> None:
         self.model = model
         self.spec = spec
         self.entries = entries
         self.attached = attached
+        self.base = base
+        """What is known of a base whose weights are kept in codes."""
         self.any_base = False
         self.unattended = self.plan.controlled
         """Training would miss what methods ask for: no run has been started."""
@@ -142,6 +146,7 @@ class Handle:
             "graphs": self.captures.count,
             "merged": self.merged is not None,
             "any_base": self.any_base,
+            **storing.report(self),
         }
 
     def _added(self) -> int:
@@ -151,14 +156,25 @@ class Handle:
     # --- running ---------------------------------------------------------------------
 
     def disabled(self) -> AbstractContextManager[None]:
-        """Run the base, bit for bit, in a `with` block; in this thread or task only."""
+        """Run the base, bit for bit, in a `with` block; in this thread or task only.
+
+        Weights that are kept in codes are those that they decode to.
+        """
         return self.switch.disabled()
 
-    def remove(self) -> None:
-        """Give the base model back as it was before compiling, bit for bit."""
+    def remove(self, *, decoded: bool = False) -> None:
+        """Give the base model back as it was before compiling, bit for bit.
+
+        Of weights that are kept in codes, `decoded` gives back what they decode to.
+
+        Raises:
+            PeftcError: PEFT640 if those were not kept, and without `decoded`.
+        """
         self._require_present()
+        storing.check_removal(self, decoded)
         if self.merged:
             self.unmerge()
+        storing.fill_for_good(self)
         removal.remove(self)
         self.removed = True
 
@@ -201,31 +217,37 @@ class Handle:
 
     def take(self, adapter: Adapter, *, any_base: bool = False) -> None:
         """Take the tensors of an adapter that was read."""
-        adapters.check(adapter, self.model, self.plan, any_base=any_base)
+        storing.check_adapter(self, adapter, any_base=any_base)
         adapters.copy_into(self.model, adapter)
         self.any_base = adapter.any_base or any_base
 
     # --- merging ---------------------------------------------------------------------
 
-    def merge(self) -> None:
+    def merge(self, *, into_codes: bool = False) -> None:
         """Write the methods into the weights; the model then runs as a plain one.
 
+        Weights that are kept in codes become dense: those that they decode to, with the
+        methods in them.  With `into_codes` they are encoded again, which loses some of
+        what was trained; `report()` says how much.
+
         Raises:
-            PeftcError: PEFT630 with every reason; nothing is changed then.
+            PeftcError: PEFT630 with every reason, or PEFT641; nothing is changed then.
         """
         self._require_present()
         self._require(not self.merged, "the model is merged already")
-        self.merged = merge.merge(self.model, self.plan)
-        self.switch.off = True
+        if into_codes:
+            storing.check_into_codes(self)
+        self.merged = storing.merged(self, into_codes)
+        self.switch.off, self.switch.coded = not into_codes, into_codes
 
     def unmerge(self) -> None:
         """Put the weights back, bit for bit, and run the methods again."""
         merged = self.merged
         self._require(merged is not None, "the model is not merged")
         assert merged is not None
-        merge.unmerge(self.model, merged)
+        storing.unmerge(self, merged)
         self.merged = None
-        self.switch.off = False
+        self.switch.off = self.switch.coded = False
 
     def _require_present(self) -> None:
         self._require(not self.removed, "the methods were removed from the model")

@@ -14,6 +14,7 @@ from peftc.plan.print import plan_hash
 from peftc.runtime import adapters
 from peftc.runtime.backend import RUNNERS
 from peftc.runtime.bind import layout
+from peftc.runtime.codes import encode
 from peftc.runtime.entry import Entry, SubEntry
 from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fit import check_fit
@@ -26,6 +27,7 @@ from peftc.runtime.recipe import GRAPHS, Captures, Recipe
 from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
 from peftc.runtime.resume import add_check
 from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
+from peftc.runtime.storing import forget_states, stored_base
 from peftc.runtime.tripwire import Switch, add_tripwires
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Options(TypedDict, total=False):
     `backend` runs the rewritten graph (`eager`, `aot_eager`, `inductor`); `dynamic` is
     torch.compile's; `limit` is how many graphs one entry may have; `adapter` gives
     values to the added tensors, if it was made on this base or `any_base` is set;
-    `around` wraps what runs each graph.
+    `around` wraps what runs each graph; `keep_base` keeps the values of weights that
+    are stored in codes, on the CPU, so that `remove` can put them back.
     """
 
     backend: str
@@ -55,6 +58,7 @@ class Options(TypedDict, total=False):
     adapter: Adapter | None
     any_base: bool
     around: Callable[[Code], Code] | None
+    keep_base: bool
 
 
 def install(
@@ -75,10 +79,12 @@ def install(
     if adapter is not None:
         adapters.check(adapter, model, plan, any_base=any_base)
     entries = _entries(model, recipe)
-    attached = attach(model, plan, evaluations(model, plan))
+    base = stored_base(model, plan, keep=options.get("keep_base", False))
+    codes = encode(model, plan.stores)
+    attached = attach(model, plan, evaluations(model, plan, codes), codes)
     if adapter is not None:
         adapters.copy_into(model, adapter)
-    handle = Handle(model, spec, attached, entries)
+    handle = Handle(model, spec, attached, entries, base)
     handle.any_base = adapter is not None and (any_base or adapter.any_base)
     _take_over(model, handle)
     return handle
@@ -101,7 +107,7 @@ def _entries(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:
     entries = [Entry(model, whole, recipe, switch, captures)]
     for path in _parts(model):
         part = layout(recipe.plan, signature, model, path)
-        if part.sites:
+        if part.reads:
             entries.append(SubEntry(model, part, recipe, switch, captures))
     return tuple(entries)
 
@@ -124,7 +130,9 @@ def _parts(model: Any) -> Iterator[str]:
 
 def _take_over(model: nn.Module, handle: Handle) -> None:
     """Everything that changes the behaviour of the instance."""
-    add_tripwires(model, handle.attached.owners, handle.switch)
+    stored = {s.weight.rpartition(".")[0] for s in handle.plan.stores}
+    add_tripwires(model, handle.attached.owners, handle.switch, stored)
+    forget_states(model, handle.plan.stores)
     add_marks(model, handle.attached.owners)
     add_check(handle)
     for entry in handle.entries:

@@ -56,10 +56,16 @@ class Change:
 
 @dataclass
 class Merged:
-    """What is needed to take a merge back: old values, and biases that were created."""
+    """What is needed to take a merge back: old values, and biases that were created.
+
+    Of a merge into codes, the old `codes` by weight and name, and the `errors`: the
+    norm of what encoding lost, as a part of that of the merged weight.
+    """
 
     originals: dict[str, torch.Tensor] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
+    codes: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
 
 
 def merge(model: nn.Module, plan: Plan) -> Merged:

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from peftc.plan.types import AddedTensor
+    from peftc.plan.types import AddedTensor, StoredWeight
     from peftc.view import Site
 
 CHILD = "peftc"
@@ -18,6 +18,9 @@ CHILD = "peftc"
 
 ROWS = "rows"
 """The buffer, and the key in `Capture.tensors`, of the numbers of a site's rows."""
+
+STORED = "stored"
+"""The child that holds the codes of weights; no role has this name."""
 
 WHOLE = "whole"
 """Stands for the role of a site that has none: a weight selected by its path."""
@@ -62,6 +65,16 @@ def tensor_parts(site: Site, name: str) -> tuple[str, ...]:
 def tensor_path(site: Site, tensor: AddedTensor) -> str:
     """The path of an added tensor from the model."""
     return ".".join((site.owner, *tensor_parts(site, tensor.name)))
+
+
+def code_parts(stored: StoredWeight, name: str) -> tuple[str, ...]:
+    """The path of one tensor that is kept of a weight, below the weight's owner."""
+    return (CHILD, STORED, attribute(stored.weight.rpartition(".")[2]), name)
+
+
+def code_path(stored: StoredWeight, name: str) -> str:
+    """The path of one tensor that is kept of a weight, from the model."""
+    return ".".join((stored.weight.rpartition(".")[0], *code_parts(stored, name)))
 
 
 def rows_path(site: Site) -> str:

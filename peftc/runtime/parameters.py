@@ -15,11 +15,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from peftc.plan.types import stored
+from peftc.runtime.codes import Holder, free
 from peftc.runtime.fit import check_fit
 from peftc.runtime.initial import Evaluate, initial_value
 from peftc.runtime.names import (
     CHILD,
     ROWS,
+    STORED,
+    attribute,
     role_name,
     scattered,
     tensor_parts,
@@ -29,7 +32,8 @@ from peftc.runtime.names import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from peftc.plan.types import AddedTensor, Plan, Rewrite, Storage
+    from peftc.plan.types import AddedTensor, Plan, Rewrite, Storage, StoredWeight
+    from peftc.runtime.codes import Codes
     from peftc.view import Rows, Site
 
 EvaluateAt: TypeAlias = "Mapping[str, Evaluate]"
@@ -58,20 +62,36 @@ class Attached:
 
 
 def attach(
-    model: nn.Module, plan: Plan, evaluate: EvaluateAt | None = None
+    model: nn.Module,
+    plan: Plan,
+    evaluate: EvaluateAt | None = None,
+    codes: Codes | None = None,
 ) -> Attached:
     """Add the plan's tensors to the model and freeze the base.
+
+    Weights that are kept in `codes` lose their values.
 
     Raises:
         PeftcError: if the plan does not fit the model; nothing is changed then.
     """
     check_fit(model, plan)
     slots = _build(model, plan, evaluate or {})
+    for weight in plan.stores:
+        _add_codes(slots, weight, (codes or {})[weight.weight])
     trained = tuple(n for n, p in model.named_parameters() if p.requires_grad)
     model.requires_grad_(False)
     for owner, slot in slots.items():
         model.get_submodule(owner).add_module(CHILD, slot)
+    free(model, plan.stores)
     return Attached(tuple(slots), trained)
+
+
+def _add_codes(
+    slots: dict[str, Slot], stored: StoredWeight, parts: Mapping[str, torch.Tensor]
+) -> None:
+    owner, _, name = stored.weight.rpartition(".")
+    holder = slots.setdefault(owner, Slot()).slot(STORED)
+    holder.add_module(attribute(name), Holder(parts))
 
 
 def detach(model: nn.Module, attached: Attached) -> None:
@@ -82,7 +102,7 @@ def detach(model: nn.Module, attached: Attached) -> None:
         model.get_parameter(name).requires_grad_(True)
 
 
-def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> Mapping[str, Slot]:
+def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> dict[str, Slot]:
     """The child for each owner, outside the model still."""
     slots: dict[str, Slot] = {}
     shared: dict[Storage, torch.Tensor] = {}

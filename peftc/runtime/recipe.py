@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from peftc.pipeline import Manager, load
@@ -40,6 +40,10 @@ class Recipe:
     limit: int = GRAPHS
     around: Callable[[Code], Code] | None = None
     """Wraps what runs each graph, in this process only."""
+
+    def without_methods(self) -> Recipe:
+        """The same way to run the base, its weights decoded."""
+        return replace(self, plan=replace(self.plan, rewrites=()))
 
     def __deepcopy__(self, memo: object) -> Recipe:
         return self

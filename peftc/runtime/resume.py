@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftc.runtime import adapters
 from peftc.runtime.state import RECORD, from_metadata
+from peftc.runtime.storing import check_adapter
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class CheckResumed:
             own = {n.removeprefix(prefix): t for n, t in state.items()}
             adapter = from_metadata(Path(RECORD), _read(record), own)
             handle, any_base = self.handle, self.handle.any_base
-            adapters.check(adapter, handle.model, handle.plan, any_base=any_base)
+            check_adapter(handle, adapter, any_base=any_base)
             handle.any_base = any_base or adapter.any_base
 
 

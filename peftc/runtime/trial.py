@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from peftc.runtime.adapters import tensor_at, tensors
 from peftc.runtime.bind import layout
+from peftc.runtime.codes import codes_in
 from peftc.runtime.entry import Entry
 from peftc.runtime.evaluate import evaluations
 from peftc.runtime.initial import initial_value
@@ -119,7 +120,7 @@ class Trial:
     def first_values(self) -> Mapping[str, torch.Tensor]:
         """What the added tensors were when the spec was compiled."""
         plan = self.handle.plan
-        at = evaluations(self.model, plan)
+        at = evaluations(self.model, plan, codes_in(self.model, plan.stores))
         return {
             path: initial_value(
                 tensor,

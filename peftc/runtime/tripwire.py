@@ -18,9 +18,10 @@ from torch import nn
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import CalledDirectly
+from peftc.diagnostics.stored import StoredDirectly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 _disabled: ContextVar[tuple[Switch, ...]] = ContextVar("peftc_disabled", default=())
 _capturing = threading.local()
@@ -29,17 +30,20 @@ _capturing = threading.local()
 class Switch:
     """Whether a compiled model runs its methods; one for each model.
 
-    `off` is for good (merged or removed), `disabled()` for a `with` block in this
+    `off` is for good (merged or removed), `coded` while the methods are merged into
+    weights that are kept in codes, `disabled()` for a `with` block in this
     thread or task.
     """
 
     def __init__(self) -> None:
         self.off = False
+        self.coded = False
 
     @property
     def bypassed(self) -> bool:
         """Whether the base should run here and now."""
-        return self.off or any(one is self for one in _disabled.get())
+        disabled = any(one is self for one in _disabled.get())
+        return self.off or self.coded or disabled
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -74,9 +78,11 @@ def ours() -> bool:
 @torch._dynamo.disable(  # type: ignore[untyped-decorator]  # torch leaves it so
     reason="peftc: decides at run time whether the base may run"
 )
-def _refuse_unless_bypassed(switch: Switch, module: str) -> None:
+def _refuse_unless_bypassed(switch: Switch, module: str, stored: bool) -> None:
     if not switch.bypassed:
         raise fail(CalledDirectly(module=module))
+    if stored and not switch.off:
+        raise fail(StoredDirectly(module=module))
 
 
 @dataclass(frozen=True)
@@ -86,18 +92,29 @@ class Tripwire:
 
     switch: Switch
     module: str
+    stored: bool = False
+    """The module has a weight without values, which no one may read."""
 
     def __call__(self, module: nn.Module, args: Any) -> None:
         """Pass in our capture and under `disabled()`, raise else."""
         if torch.compiler.is_dynamo_compiling() and ours():
             return
-        _refuse_unless_bypassed(self.switch, self.module)
+        _refuse_unless_bypassed(self.switch, self.module, self.stored)
 
 
-def add_tripwires(model: nn.Module, owners: tuple[str, ...], switch: Switch) -> None:
-    """Hook every owner; called before anything else can hook them for us."""
+def add_tripwires(
+    model: nn.Module,
+    owners: tuple[str, ...],
+    switch: Switch,
+    stored: Collection[str] = (),
+) -> None:
+    """Hook every owner; called before anything else can hook them for us.
+
+    `stored` are those whose weights are kept in codes.
+    """
     for owner in owners:
-        model.get_submodule(owner).register_forward_pre_hook(Tripwire(switch, owner))
+        wire = Tripwire(switch, owner, owner in stored)
+        model.get_submodule(owner).register_forward_pre_hook(wire)
 
 
 def remove_tripwires(model: nn.Module, switch: Switch) -> None:

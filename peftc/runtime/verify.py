@@ -19,7 +19,7 @@ from peftc.plan.equations import composed, definitions, environment, same_shape
 from peftc.runtime.trial import Trial, difference, first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from peftc.plan.types import Plan
     from peftc.runtime.handle import Handle
@@ -106,6 +106,8 @@ def _not_the_base_at_first(plan: Plan) -> list[str]:
 def _gradients(trial: Trial) -> Check:
     """Every trained tensor gets a gradient, and a step of AdamW moves it."""
     trained, model = trial.trained(), trial.model
+    if not trained:
+        return Check("gradients", "skipped", note="nothing is trained")
     before = {path: p.detach().clone() for path, p in trained.items()}
     model.zero_grad()
     first(model(**trial.inputs())).float().square().mean().backward()
@@ -129,19 +131,29 @@ def _merging(trial: Trial) -> Check:
             return Check("merging", "skipped", note=note)
     inputs = trial.inputs()
     apart = trial.said(inputs)
-    base = {n: p.detach().clone() for n, p in trial.model.named_parameters()}
+    base = {n: t.detach().clone() for n, t in _values(trial.model)}
     trial.handle.merge()
     try:
         merged = trial.said(inputs)
     finally:
         trial.handle.unmerge()
-    restored = dict(trial.model.named_parameters())
+    restored = dict(_values(trial.model))
     same = base.keys() == restored.keys() and all(
-        torch.equal(p, base[n]) for n, p in restored.items()
+        _same(p, base[n]) for n, p in restored.items()
     )
     if not same:
         return Check("merging", "failed", note="unmerging does not restore the base")
     return _judged(trial, "merging", difference(merged, apart), "merged, unmerged")
+
+
+def _values(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal bit for bit, or both without values as stored weights are."""
+    return torch.equal(one, other) or bool(one.isnan().all() and other.isnan().all())
 
 
 def _generation(trial: Trial) -> Check:

@@ -167,13 +167,16 @@ class Capture:
 
     `located` by site key; `tensors[site key][tensor name]` are the placeholders of the
     added tensors (`rows` under that name holds the row numbers of a site that is a
-    non-contiguous row set); `training` is the mode of each site's owner.
+    non-contiguous row set; the path of a weight that is kept in codes takes the place
+    of a site key for these); `training` is the mode of each site's owner.
     """
 
     graph: fx.Graph
     located: Mapping[str, Located]
     tensors: Mapping[str, Mapping[str, fx.Node]]
     training: Mapping[str, bool]
+    base: Mapping[fx.Node, str] = field(default_factory=dict)
+    """The base's parameters: their placeholders and paths."""
     edits: list[Edit] = field(default_factory=list)
     """What `rewrite.edit` did so far, in order: anchors name the nodes of the graph as
     it was captured, and this tells what stands for their values now."""

@@ -199,7 +199,15 @@ class Train(Commented):
     args: tuple[Arg, ...]
 
 
-Statement: TypeAlias = Declare | Define | Rule | Loss | Train
+@dataclass(frozen=True)
+class Store(Commented):
+    """`store W ~ nf4(block, double)`: how a frozen tensor of the base is kept."""
+
+    tensor: str
+    value: Random
+
+
+Statement: TypeAlias = Declare | Define | Rule | Loss | Train | Store
 
 
 @dataclass(frozen=True)

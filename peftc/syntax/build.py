@@ -151,6 +151,9 @@ class Builder(Transformer[Token, Any]):
     def value(self, expr: ast.Expr) -> ast.Arg:
         return ast.Arg(expr, span=expr.span)
 
+    def store(self, word: Lexeme, name: Lexeme, value: ast.Random) -> ast.Store:
+        return ast.Store(str(name), value, span=word.span.to(value.span))
+
     # --- specs -----------------------------------------------------------------------
 
     def sum(self, *parts: Part) -> ast.SpecExpr:

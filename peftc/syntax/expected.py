@@ -24,7 +24,12 @@ OPERATORS = frozenset({"PLUS", "MINUS", "STAR", "SLASH", "AT"})
 SUFFIXES = frozenset({"LPAR", "LSQB", "TRANSPOSE"})
 
 GROUPS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("a statement", frozenset({"NAME", "PRIMED", "PARAM", "BUFFER", "LOSS", "SHARED"})),
+    (
+        "a statement",
+        frozenset(
+            {"NAME", "PRIMED", "PARAM", "BUFFER", "LOSS", "TRAIN", "SHARED", "STORE"}
+        ),
+    ),
     ("a new item", frozenset({"METHOD", "SPEC", "LET", "USE"})),
     ("", SUFFIXES),
     ("an operator", OPERATORS),

@@ -157,6 +157,8 @@ def _statement(statement: ast.Statement) -> Doc:
         return (f"{statement.target}' = ", _expr(statement.value))
     if isinstance(statement, ast.Loss):
         return ("loss += ", _expr(statement.value))
+    if isinstance(statement, ast.Store):
+        return (f"store {statement.tensor}", _random(statement.value))
     return (f"train {statement.control}", listed("(", map(_arg, statement.args), ")"))
 
 
@@ -166,9 +168,12 @@ def _tensor(tensor: ast.Tensor) -> Doc:
         return head
     if not isinstance(tensor.init, ast.Random):
         return (head, " = ", _expr(tensor.init))
-    args = map(_expr, tensor.init.args)
-    listing = listed("(", args, ")") if tensor.init.args else ""
-    return (head, f" ~ {tensor.init.distribution}", listing)
+    return (head, _random(tensor.init))
+
+
+def _random(random: ast.Random) -> Doc:
+    listing = listed("(", map(_expr, random.args), ")") if random.args else ""
+    return (f" ~ {random.distribution}", listing)
 
 
 def _sizes(sizes: Iterable[ast.Expr]) -> Doc:

@@ -139,7 +139,7 @@ def first_on_line(tokens: list[Lexeme], index: int) -> bool:
 
 
 def _tell_apart(tokens: list[Lexeme]) -> None:
-    """Retype `loss`, `train`, `shared`, binders, and parentheses that begin an item."""
+    """Retype words such as `loss`, binders, and parentheses that begin an item."""
     depth = 0
     for index, token in enumerate(tokens):
         if token.type in OPENING:
@@ -161,6 +161,8 @@ def _kind_of_name(token: Lexeme, following: list[str]) -> str:
         return "TRAIN"
     if token == "shared" and following[:1] in (["PARAM"], ["BUFFER"]):
         return "SHARED"
+    if token == "store" and following[:2] == ["NAME", "TILDE"]:
+        return "STORE"
     if following == ["LSQB", "NAME", "COLON"]:
         return "BINDER"
     return "NAME"

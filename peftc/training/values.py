@@ -16,7 +16,8 @@ from peftc.expr.evaluate import evaluate
 from peftc.expr.ir import Leaf, walk
 from peftc.plan.equations import definitions, environment
 from peftc.plan.training import losses_of
-from peftc.runtime.evaluate import base_values, by_expert
+from peftc.runtime.codes import codes_in
+from peftc.runtime.evaluate import base_values, by_expert, reader
 from peftc.runtime.names import tensor_path
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class Values:
         self, rewrite: Rewrite, nodes: Sequence[Node]
     ) -> Mapping[str, torch.Tensor]:
         """The tensors that expressions at a site read, in float32 or wider."""
-        base = base_values(self.model, rewrite.site) if reads_base(nodes) else {}
+        read = reader(self.model, self.plan, codes_in(self.model, self.plan.stores))
+        base = base_values(self.model, rewrite.site, read) if reads_base(nodes) else {}
         own = {
             tensor.name: self.named(tensor_path(rewrite.site, tensor))
             for tensor in rewrite.tensors

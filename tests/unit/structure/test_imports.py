@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LAYERS = (
     ("diagnostics.core", "diagnostics.render", "syntax.source", "files"),
-    ("methods", "grammar"),
+    ("methods", "grammar", "storage.table"),
     ("diagnostics", "syntax"),
     ("view",),
     ("expr",),
@@ -30,7 +30,7 @@ LAYERS = (
     ("plan",),
     ("pipeline", "passes"),
     ("plan-pass", "codegen"),
-    ("sites", "rewrite"),
+    ("sites", "rewrite", "storage"),
     ("graph-pass",),
     ("runtime",),
     ("training",),
@@ -52,6 +52,8 @@ ERRORS = {
     "capture": "sites",
     "runtime": "runtime",
     "training": "expr",
+    "stores": "expr",
+    "stored": "sites",
 }
 """The stage that each file of error classes belongs to, and may import from."""
 
