@@ -34,7 +34,7 @@ class Select(Control):
     @property
     def needs_data(self) -> bool:
         """Whether the score is made of gradients."""
-        return self.options["score"] == "fisher"
+        return str(self.options["score"]) == "fisher"
 
     def before_training(self, batches: Sequence[Batch]) -> None:
         """Choose, and give each site what it keeps."""

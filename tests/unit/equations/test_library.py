@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from math import prod
@@ -42,6 +43,12 @@ def codes(error: pytest.ExceptionInfo[PeftcError]) -> list[str]:
 # --- what is in it -----------------------------------------------------------------
 
 
+FAMILIES = {
+    *("additive", "soft prompt", "selective", "reparametrisation", "hybrid"),
+    *("composition", "compression", "side network", "training"),
+}
+
+
 def test_each_file_holds_the_one_definition_it_is_named_after() -> None:
     library = standard_library()
     names = {path.stem for path in FILES}
@@ -58,6 +65,9 @@ def test_files_are_canonical_and_say_what_they_are(path: Path) -> None:
     assert first.startswith("# ")
     assert first.endswith(".")
     assert max(map(len, text.splitlines())) <= 88
+    families = re.findall(r"^# Family: ([\w ]+)\.$", text, re.MULTILINE)
+    assert len(families) == 1
+    assert families[0] in FAMILIES
 
 
 def test_the_library_is_read_once() -> None:

@@ -1,0 +1,31 @@
+"""Every ordered pair of the methods of the field: trained with the right gradients, or
+refused for a reason."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.numerics.pairs import METHODS, NEAR, outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+REFUSED: dict[frozenset[str], str] = {}
+"""Pairs that do not go together, in either order, and the diagnostic that says why."""
+
+
+@pytest.mark.parametrize(("first", "second"), product(METHODS, METHODS))
+def test_a_pair(first: str, second: str, tmp_path: Path) -> None:
+    found = outcome(first, second, tmp_path)
+    assert found.refused == REFUSED.get(frozenset((first, second)), "")
+    if found.refused:
+        return
+    assert not found.base_changed
+    assert not found.still
+    assert found.quotient == pytest.approx(found.slope, rel=NEAR, abs=1e-6)
+    assert found.reloaded
