@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "linear", "hidden", "norm", "embedding", "attention", "input", "model"
+    "linear", "hidden", "norm", "embedding", "attention", "input", "model", "param"
 ]
 """What a method can rewrite: `linear` y = W x + bias over axes (in, out); `hidden` an
 activation edge over axis (hidden); `norm` gain g and offset c over (hidden);
 `attention` the keys and values of one attention call, over axes (hidden, key, value)
 and with the numbers `heads` and `kv_heads`; `input` the embedded tokens of a stack,
 over axes (hidden, vocab); `model` the whole, which has no equation and whose training
-is controlled."""
+is controlled; `param`, which no site is, a tensor that a wrapped method trains."""
 
 ROLES = (
     *("q", "k", "v", "attention", "o", "up", "gate", "down"),

@@ -30,6 +30,7 @@ from peftc.diagnostics.definitions import (
     WrappedUnused,
 )
 from peftc.diagnostics.training import ControlPlace
+from peftc.diagnostics.wrappers import ParamElsewhere
 from peftc.expr import numbers
 from peftc.expr.controls import controls as all_controls
 from peftc.expr.elaborate import DISTRIBUTIONS, Body, symbolic
@@ -71,9 +72,11 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "attention": ("causal",),
     "model": (),
     "input": ("causal",),
+    "param": ("matrix", "up", "down"),
 }
 """What `where` may ask of a site: a bias of a linear, an offset of a norm; that tokens
-see no later tokens."""
+see no later tokens; that a tensor has two axes or more, that its first one is what the
+site gives (`up`), that it is not (`down`)."""
 
 SPEC_NUMBERS = ("sites",)
 """What defaults of knobs may use beside axes: how many matrices or edges an application
@@ -286,9 +289,23 @@ def _default(
 # --- clauses -------------------------------------------------------------------------
 
 
+def _params(method: ast.Method) -> Iterator[Diagnostic]:
+    """Clauses `on param` stand in wrappers, and not beside others."""
+    places = {clause.place for clause in method.clauses}
+    if "param" not in places:
+        return
+    clause = next(c for c in method.clauses if c.place == "param")
+    wraps = any(knob.type == "method" for knob in method.params)
+    if len(places) > 1 or not wraps:
+        other = ", ".join(f"`on {place}`" for place in sorted(places - {"param"}))
+        problem = f"it stands beside {other}" if other else "this method wraps nothing"
+        yield ParamElsewhere(span=header(clause.span), problem=problem)
+
+
 def _clauses(check: _Check) -> Iterator[Diagnostic]:
     """Places, guards, and that every clause can be reached."""
     clauses = check.method.clauses
+    yield from _params(check.method)
     for index, clause in enumerate(clauses):
         kind = kind_of(clause.place)
         if kind is None:
@@ -436,6 +453,7 @@ def _idle(check: _Check, clause: ast.Clause, body: Body) -> Iterator[Diagnostic]
             if node.name not in body.scope.read:
                 yield TensorUnused(span=spot(node.span, node.name), name=node.name)
     for knob in check.method.params:
-        if knob.type == "method" and knob.name not in body.scope.read:
+        read = knob.name in body.scope.read or clause.place == "param"
+        if knob.type == "method" and not read:
             problem = f"this clause never calls `{knob.name}`"
             yield WrappedUnused(span=header(clause.span), problem=problem)

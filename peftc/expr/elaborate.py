@@ -25,6 +25,7 @@ from peftc.diagnostics.definitions import (
 )
 from peftc.diagnostics.equations import NotANumber, NotAtThisPlace
 from peftc.diagnostics.training import LossReadsActivations
+from peftc.diagnostics.wrappers import RestMisplaced
 from peftc.expr import terms
 from peftc.expr.compose import BASE, compose
 from peftc.expr.controls import Control, read_control
@@ -95,7 +96,7 @@ def elaborate(
     wrapped = inner or {}
     kind = kind_of(clause.place)
     assert kind is not None
-    scope = _at_site(kind, knobs, sizes, prefix)
+    scope = at_site(kind, knobs, sizes, prefix)
     scope.wrapped = {n: partial(_after, e, kind) for n, e in wrapped.items()}
     body = Body(scope, prefix)
     body.read(clause)
@@ -113,17 +114,18 @@ def values_of(
     """What expressions mean at the end of a clause that wraps nothing."""
     kind = kind_of(clause.place)
     assert kind is not None
-    body = Body(_at_site(kind, knobs, sizes, prefix), prefix)
+    body = Body(at_site(kind, knobs, sizes, prefix), prefix)
     body.read(clause)
     return [terms.evaluate(expr, body.scope).node for expr in exprs]
 
 
-def _at_site(
+def at_site(
     kind: Kind,
     knobs: Mapping[str, int | float | str | bool],
     sizes: Mapping[str, int],
     prefix: str,
 ) -> Scope:
+    """The scope of a clause at a site: knobs have values."""
     flags = {n: v for n, v in knobs.items() if isinstance(v, bool)}
     words = {n: v for n, v in knobs.items() if isinstance(v, str)}
     numbers = {
@@ -191,6 +193,8 @@ class Body:
 
     scope: Scope
     prefix: str = ""
+    common: str = ""
+    """The prefix, if another, of tensors that several readings of a clause share."""
     declarations: list[Declaration] = field(default_factory=list)
     losses: list[Node] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
@@ -276,31 +280,45 @@ class Body:
         except PeftcError as error:
             errors.absorb(error)
         if axes is not None:
-            name = self.prefix + tensor.name
+            together = bool(self.common) and declare.shared
+            name = (self.common if together else self.prefix) + tensor.name
             node = leaf(name, declare.kind, axes)
             self.scope.tensors[tensor.name] = Value(node)
             if init:
-                new = Declaration(
-                    name, declare.kind, declare.shared, axes, init, tensor.span
-                )
+                shared = declare.shared and not together
+                new = Declaration(name, declare.kind, shared, axes, init, tensor.span)
                 self.declarations.append(new)
         errors.check()
 
     def _axes(self, tensor: ast.Tensor) -> tuple[Size, ...]:
-        errors, axes = Diagnostics(), []
+        errors, axes = Diagnostics(), list[Size]()
         for axis in tensor.axes:
             try:
-                axes.append(self.scope.size(axis))
+                axes += self._axis(axis, tensor)
             except PeftcError as error:
                 errors.absorb(error)
         errors.check()
         return tuple(axes)
+
+    def _axis(self, axis: ast.Expr, tensor: ast.Tensor) -> tuple[Size, ...]:
+        """One axis; for `...`, the axes of p."""
+        if axis != ast.Name(ast.REST, span=axis.span):
+            return (self.scope.size(axis),)
+        if self.scope.kind != "param":
+            problem = "`...` are the axes of `p`, in a clause `on param`"
+            raise fail(RestMisplaced(span=axis.span, problem=problem))
+        if tensor.axes[-1] is not axis or tensor.axes.count(axis) > 1:
+            problem = "`...` stands once and behind all other axes"
+            raise fail(RestMisplaced(span=axis.span, problem=problem))
+        return self.scope.site["p"].axes
 
     def _initial(
         self, tensor: ast.Tensor, axes: tuple[Size, ...] | None, kind: str
     ) -> Initial:
         if tensor.init is None:
             return Initial("", node=literal(0))
+        if self._is_p(tensor.init):
+            return self._copied(tensor, axes)
         self.scope.initial = True
         try:
             if isinstance(tensor.init, ast.Random):
@@ -313,6 +331,19 @@ class Body:
             problem = f"`{tensor.name}` is {shapes}"
             raise fail(InitialShape(span=tensor.init.span, problem=problem))
         return Initial("", node=value.node)
+
+    def _is_p(self, init: ast.Random | ast.Expr) -> bool:
+        return self.scope.kind == "param" and init == ast.Name("p", span=init.span)
+
+    def _copied(self, tensor: ast.Tensor, axes: tuple[Size, ...] | None) -> Initial:
+        """The initial value of p, repeated along the axes in front of p's."""
+        given = self.scope.site["p"]
+        self.scope.read.add("p")
+        if axes is not None and axes[len(axes) - len(given.axes) :] != given.axes:
+            problem = f"`{tensor.name}` starts as `p` and has other axes: write `...`"
+            assert tensor.init is not None
+            raise fail(InitialShape(span=tensor.init.span, problem=problem))
+        return Initial("", copies=given.name)
 
     def _define(self, define: ast.Define) -> None:
         self._claim(define.name, define.span)

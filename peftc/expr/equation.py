@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from peftc.expr.ir import leaf
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peftc.expr.controls import Control
-    from peftc.expr.ir import Node
+    from peftc.expr.ir import Leaf, Node
     from peftc.expr.sizes import Size
     from peftc.syntax.source import Span
 
@@ -29,6 +31,8 @@ class Initial:
     distribution: str
     args: tuple[float | str, ...] = ()
     node: Node | None = None
+    copies: str = ""
+    """The tensor whose initial value this is, once or several times over."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,15 @@ class Declaration:
     axes: tuple[Size, ...]
     init: Initial
     span: Span | None = None
+    leading: int = 0
+    """How many axes in front of its own a wrapper gave it."""
+    of: str = ""
+    """The tensor that a wrapper added it for."""
+
+    @property
+    def leaf(self) -> Leaf:
+        """The tensor as rules read it."""
+        return leaf(self.name, self.kind, self.axes)
 
 
 @dataclass(frozen=True)

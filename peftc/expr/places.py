@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from peftc.expr.ir import Leaf, Node, add, ein, leaf, literal
 from peftc.expr.sizes import Size
+from peftc.syntax import ast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,8 @@ INPUT: Mapping[str, Leaf] = {
 }
 """`E` is the table of embeddings; `rows` stand among the embedded tokens, and `before`
 says before which: there are none before a method."""
+PARAM: Mapping[str, Leaf] = {"p": leaf("p", "param", (ast.REST,))}
+"""A tensor that a wrapped method trains; its axes are known at a site only."""
 
 PLACES: Mapping[str, Mapping[str, Leaf]] = {
     "linear": LINEAR,
@@ -74,6 +77,7 @@ PLACES: Mapping[str, Mapping[str, Leaf]] = {
     "attention": ATTENTION,
     "model": {},
     "input": INPUT,
+    "param": PARAM,
 }
 
 ROW_TARGETS = ("k", "v")
@@ -93,6 +97,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "attention": ("k", "v", "start"),
     "model": (),
     "input": ("rows", "before"),
+    "param": ("p",),
 }
 """What rules may rewrite."""
 
@@ -103,6 +108,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "attention": ("hidden", "heads", "kv_heads", "key", "value"),
     "model": (),
     "input": ("hidden", "vocab"),
+    "param": (),
 }
 """The axes that a site of this kind gives numbers to."""
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 TOKENS = ("b", "t")
 MAIN = {"linear": "y", "hidden": "h", "norm": "g", "attention": "k", "input": "rows"}
+MAIN = {"linear": "y", "hidden": "h", "norm": "g", "attention": "k", "param": "p"}
 """The value that a wrapper passes to what it wraps."""
 
 REDIRECTIONS = {"attn": ("q", "k", "v", "o"), "ffn": ("up", "gate", "down")}
@@ -48,6 +49,7 @@ KINDS: Mapping[str, Kind] = {
     "attention": "attention",
     "model": "model",
     "input": "input",
+    "param": "param",
 }
 
 
@@ -117,13 +119,15 @@ class Scope:
     bound: dict[str, Size] = field(default_factory=dict)
     origins: dict[Node, Span] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
+    tensor: Leaf | None = None
+    """At the place `param`: the tensor that `p` stands for."""
     initial: bool = False
     """An initial value is being read: it sees the base's weights and numbers only."""
 
     @property
     def site(self) -> Mapping[str, Leaf]:
         """The values of the site by name."""
-        return PLACES[self.kind]
+        return {"p": self.tensor} if self.tensor else PLACES[self.kind]
 
     @property
     def knobs(self) -> frozenset[str]:

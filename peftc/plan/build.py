@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,12 @@ from peftc.diagnostics.plan import (
     TiedWeight,
     UnknownDtype,
 )
+from peftc.diagnostics.wrappers import NoTensorFits
 from peftc.expr.ir import Literal, depends_on
 from peftc.expr.knobs import bind_knobs
 from peftc.expr.places import TAP
 from peftc.expr.sizes import NotWhole, Size
+from peftc.expr.wrap import over_tensors
 from peftc.plan.equations import composed, equation_of, knob_sizes
 from peftc.plan.insertions import check_insertions
 from peftc.plan.positions import moved_tables
@@ -42,8 +45,9 @@ from peftc.plan.types import (
     Plan,
     Rewrite,
 )
+from peftc.plan.wrapped import changes, with_tensors
 from peftc.syntax import ast
-from peftc.syntax.print import print_expr
+from peftc.syntax.print import print_expr, print_guard
 from peftc.view import MODEL
 
 if TYPE_CHECKING:
@@ -73,7 +77,8 @@ def build(
     naming = _Naming(_groups(spec), _counts(spec))
     stores, rest = stored_weights(spec, view)
     made = _rewrites([a for a in rest if a.site is not MODEL], view, naming)
-    whole = tuple(_application(a, naming) for a in spec if a.site is MODEL)
+    parts = (_applications(a, naming) for a in spec if a.site is MODEL)
+    whole = tuple(one for some in parts for one in some)
     rewrites = (*moved_tables(made, view), *made)
     more: dict[str, Any] = {"whole": whole, "stores": stores}
     return Plan(facts, seed, dtype, tuple(methods.values()), rewrites, **more)
@@ -99,8 +104,16 @@ def _rewrites(
                 found.append(_rewrite(site, at[site.key], naming, view))
         except PeftcError as error:
             errors.absorb(error)
+    for idle in filter(None, naming.idle.values()):
+        errors.add(_without_effect(idle))
     _check_once(errors)
     return tuple(found)
+
+
+def _without_effect(wrapper: Applied) -> NoTensorFits:
+    guards = (print_guard(clause.guard) for clause in wrapper.method.clauses)
+    guard = ", or ".join(dict.fromkeys(guards)) or "it is trained"
+    return NoTensorFits(span=wrapper.call, method=wrapper.method.name, guard=guard)
 
 
 def _check_once(errors: Diagnostics) -> None:
@@ -145,7 +158,8 @@ def _rewrite(
     if site.tied and site.kind == "linear":
         raise fail(TiedWeight(span=parts[0].span, site=site.key, other=site.tied))
     naming = replace(naming, seen=Counter())
-    applications = tuple(_application(part, naming) for part in parts)
+    every = (_applications(part, naming) for part in parts)
+    applications = tuple(one for some in every for one in some)
     rewrite = Rewrite(site, applications, start=_start(site, parts, applications))
     if site.kind == "input":
         check_insertions(rewrite, dict(_methods(parts)), view, parts[-1].span)
@@ -169,6 +183,8 @@ class _Naming:
 
     groups: Mapping[Span, str]
     sites: Mapping[Span, int]
+    idle: dict[Span, Applied | None] = field(default_factory=dict)
+    """Wrappers over tensors that have changed none so far."""
     seen: Counter[str] = field(default_factory=Counter)
 
     def next(self, method: str) -> str:
@@ -177,27 +193,51 @@ class _Naming:
         return method if count == 1 else f"{method}#{count}"
 
 
-def _application(applied: Applied, naming: _Naming) -> Application:
+def _applications(applied: Applied, naming: _Naming) -> tuple[Application, ...]:
+    """The application; where it is a wrapper that changes nothing, what it wraps."""
+    bare = _bare(applied, naming)
+    group = naming.groups[applied.call]
+    if not over_tensors(applied.method):
+        return (_with_tensors(applied, bare, group),)
+    methods = dict(_methods([applied]))
+    if not changes(bare, applied.site, methods):
+        naming.idle.setdefault(applied.call, applied)
+        return bare.wraps
+    naming.idle[applied.call] = None
+    clauses = applied.method.clauses
+    written = dict(pair for clause in clauses for pair in _written(clause))
+    number = partial(_whole, applied=applied)
+    text = partial(_init, written=written)
+    controlled = any(isinstance(s, ast.Train) for c in clauses for s in c.body)
+    bare = replace(bare, group=group if controlled else "")
+    return (with_tensors(bare, applied.site, methods, number, text),)
+
+
+def _with_tensors(applied: Applied, bare: Application, group: str) -> Application:
+    """An application that is no wrapper over tensors, with its own."""
+    alone = {applied.method.name: applied.method}
+    equation = equation_of(replace(bare, wraps=()), applied.site, alone)
+    _check(applied, equation)
+    tensors = tuple(_tensors(applied, bare, equation, group))
+    return replace(bare, tensors=tensors, group=group if equation.controls else "")
+
+
+def _bare(applied: Applied, naming: _Naming) -> Application:
+    """The application without its tensors."""
     instance = naming.next(applied.method.name)
     site, method = applied.site, applied.method
     sizes = {**dict(site.sizes), "sites": naming.sites[applied.call]}
     knobs = bind_knobs(method, applied.knobs, sizes, applied.span)
-    wraps = tuple(_application(part, naming) for part in applied.inner)
-    bare = Application(
+    wraps = (_applications(part, naming) for part in applied.inner)
+    return Application(
         instance,
         method.name,
         applied.clause,
         tuple(knobs.items()),
         tensors=(),
         origin=str(applied.span),
-        wraps=wraps,
+        wraps=tuple(one for some in wraps for one in some),
     )
-    alone = {method.name: method}
-    equation = equation_of(replace(bare, wraps=()), site, alone)
-    _check(applied, equation)
-    group = naming.groups[applied.call]
-    tensors = tuple(_tensors(applied, bare, equation, group))
-    return replace(bare, tensors=tensors, group=group if equation.controls else "")
 
 
 def _tensors(

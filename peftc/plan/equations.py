@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peftc.expr.compose import Composed, compose
 from peftc.expr.elaborate import elaborate
+from peftc.expr.wrap import Wrapper, over_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,12 +28,38 @@ def definitions(plan: Plan) -> Mapping[str, Method]:
     return {method.name: method for method in plan.methods}
 
 
+def equations_of(
+    application: Application, site: Site, methods: Mapping[str, Method]
+) -> tuple[Equation, ...]:
+    """The equations of one application: of a wrapper over tensors, those it wraps."""
+    method = methods[application.method]
+    if not over_tensors(method):
+        return (equation_of(application, site, methods),)
+    wrapper = wrapper_of(application, site, method)
+    inner = _wrapped(application, site, methods)
+    return tuple(wrapper.wrap(equation) for equation in inner)
+
+
+def wrapper_of(application: Application, site: Site, method: Method) -> Wrapper:
+    """The application of a wrapper over tensors."""
+    knobs, sizes = dict(application.knobs), dict(site.sizes)
+    return Wrapper(method, knobs, application.instance, site.kind, sizes)
+
+
+def _wrapped(
+    application: Application, site: Site, methods: Mapping[str, Method]
+) -> list[Equation]:
+    """The equations of what an application wraps."""
+    every = (equations_of(part, site, methods) for part in application.wraps)
+    return [equation for equations in every for equation in equations]
+
+
 def equation_of(
     application: Application, site: Site, methods: Mapping[str, Method]
 ) -> Equation:
     """The equation of one application, its tensors named as in the plan."""
     method = methods[application.method]
-    inner = [equation_of(part, site, methods) for part in application.wraps]
+    inner = _wrapped(application, site, methods)
     wrapped = {p.name: inner for p in method.params if p.type == "method"}
     return elaborate(
         method.clauses[application.clause],
@@ -46,7 +73,8 @@ def equation_of(
 def composed(rewrite: Rewrite, methods: Mapping[str, Method]) -> Composed:
     """All that happens at a site, as one expression for each value it replaces."""
     site = rewrite.site
-    equations = [equation_of(a, site, methods) for a in rewrite.applications]
+    every = (equations_of(a, site, methods) for a in rewrite.applications)
+    equations = [equation for equations in every for equation in equations]
     return compose(site.kind, equations, bool(site.bias), site.post_norm)
 
 

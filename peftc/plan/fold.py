@@ -12,34 +12,20 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from peftc.expr.fold import Folded, fold_clause
-from peftc.expr.ir import Leaf, walk
-from peftc.plan.equations import definitions, equation_of, knob_sizes
+from peftc.expr.ir import replace as replace_nodes
+from peftc.expr.wrap import over_tensors
+from peftc.plan.equations import definitions, environment, equation_of, knob_sizes
 from peftc.plan.types import AddedTensor, Application, Knob, Merge, Plan, Rewrite
+from peftc.plan.unwrap import Part, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from peftc.expr.ir import Node
     from peftc.syntax import ast
     from peftc.view import Site
 
 Group: TypeAlias = tuple[str, int, tuple[tuple[str, Knob], ...]]
 """A method, one of its clauses, and its knobs: what one folded clause is made for."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a new tensor holds: an expression over the tensors of its site before."""
-
-    rewrite: Rewrite
-    tensor: AddedTensor
-    node: Node
-    sizes: Mapping[str, int]
-
-    @property
-    def like(self) -> str:
-        """One of the tensors it is made of."""
-        return next(n.name for n in walk(self.node) if isinstance(n, Leaf))
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,28 @@ class _Clause:
 
 
 def fold(plan: Plan) -> Folding:
-    """Fold what takes fewer scalars when folded, method by method."""
+    """Fold what takes fewer scalars when folded: wrappers, then method by method."""
+    plain, values = unwrap(plan)
+    if any(map(over_tensors, plain.methods)):  # they read what clauses declare
+        return Folding(plan)
+    folding = _fold(plain)
+    if not values:
+        return folding
+    before = {r.site.key: r for r in plan.rewrites}
+    sizes = {key: environment(rewrite) for key, rewrite in before.items()}
+    parts = []
+    for part in folding.parts:
+        key = part.rewrite.site.key
+        own = {v.leaf: v.node for v in values if v.leaf and v.rewrite is before[key]}
+        (node,) = replace_nodes([part.node], own)
+        parts.append(replace(part, rewrite=before[key], node=node, sizes=sizes[key]))
+    left = {(r.site.key, t.name) for r in folding.plan.rewrites for t in r.tensors}
+    kept = (v for v in values if (v.rewrite.site.key, v.tensor.name) in left)
+    return Folding(folding.plan, (*kept, *parts))
+
+
+def _fold(plan: Plan) -> Folding:
+    """Fold closed parts of clauses, method by method."""
     methods = definitions(plan)
     clauses = _clauses(plan, methods)
     if not clauses:

@@ -12,7 +12,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from peftc.expr.ir import Leaf
-from peftc.plan.equations import composed, definitions, equation_of
+from peftc.expr.wrap import over_tensors
+from peftc.plan.equations import (
+    composed,
+    definitions,
+    equation_of,
+    equations_of,
+    wrapper_of,
+)
 from peftc.view import MODEL
 
 if TYPE_CHECKING:
@@ -81,8 +88,8 @@ def training_plan(plan: Plan) -> TrainingPlan:
     methods = definitions(plan)
     found: dict[object, ControlPlan] = {}
     for site, application in _applications(plan):
-        for index, control in enumerate(_controls(application, site, methods)):
-            key = (*control.key, index)
+        for control in _controls(application, site, methods):
+            key = control.key
             known = found.get(key)
             places = (*(known.places if known else ()), control.place)
             found[key] = ControlPlan("", control.name, control.options, places)
@@ -105,11 +112,13 @@ class _Found:
     name: str
     options: tuple[tuple[str, Knob], ...]
     place: Place
+    number: object
+    """Which of the statements of its method it is."""
 
     @property
     def key(self) -> tuple[object, ...]:
         """What controls that are one have in common."""
-        return self.group, self.name, self.options
+        return self.group, self.name, self.options, self.number
 
 
 def _applications(plan: Plan) -> Iterator[tuple[Site, Application]]:
@@ -125,18 +134,30 @@ def _controls(
     application: Application, site: Site, methods: Mapping[str, Method]
 ) -> Iterator[_Found]:
     """The controls of an application, and of what it wraps."""
-    own = replace(application, wraps=())
-    controls: Sequence[Control] = ()
-    if application.group:
-        whole = equation_of(application, site, methods).controls
-        controls = whole[: len(equation_of(own, site, methods).controls)]
-    for control in controls:
+    own = _own_controls(application, site, methods) if application.group else ()
+    for number, control in own:
         operands = tuple(map(_text, control.operands, control.texts))
         place = Place(site.key, operands, control.operands)
         options = tuple(control.options.items())
-        yield _Found(application.group, control.name, options, place)
+        yield _Found(application.group, control.name, options, place, number)
     for part in application.wraps:
         yield from _controls(part, site, methods)
+
+
+def _own_controls(
+    application: Application, site: Site, methods: Mapping[str, Method]
+) -> Iterator[tuple[object, Control]]:
+    """The controls of an application alone, each with what tells it from the others."""
+    method = methods[application.method]
+    if over_tensors(method):
+        wrapper = wrapper_of(application, site, method)
+        for part in application.wraps:
+            for equation in equations_of(part, site, methods):
+                yield from wrapper.controls(equation)
+        return
+    alone = equation_of(replace(application, wraps=()), site, methods)
+    whole = equation_of(application, site, methods).controls
+    yield from enumerate(whole[: len(alone.controls)])
 
 
 def _text(node: Node, text: str) -> str:

@@ -17,6 +17,7 @@ from peftc.diagnostics.stores import StorageWrapped
 from peftc.expr.knobs import bind_knobs, knob_types
 from peftc.expr.stores import is_store
 from peftc.resolve.idle import check_idle
+from peftc.expr.wrap import over_tensors
 from peftc.resolve.selectors import Selector, check_layers, reasons, select
 from peftc.syntax import ast
 from peftc.syntax.print import print_guard
@@ -96,9 +97,11 @@ def _wrapped(request: Request, view: ModelView) -> tuple[Applied, ...]:
 def _wrap(request: Request, inner: tuple[Applied, ...]) -> Applied:
     site = inner[0].site
     _check_stores(request, inner)
-    if site.kind == "attention":
+    if site.kind == "attention" and not over_tensors(request.method):
         _check_rows(request, inner)
     method, knobs, call = request.method, request.knobs, request.span
+    if over_tensors(method):  # each tensor has its clause
+        return Applied(site, method, 0, knobs, call, call, inner)
     own = [i for i, c in enumerate(method.clauses) if c.place == site.kind]
     clause = next(
         (i for i in own if _holds(method.clauses[i].guard, method, knobs, site)), None

@@ -21,6 +21,7 @@ from peftc.plan.fold import fold
 from peftc.plan.print import plan_hash, plan_text
 from peftc.plan.shrink import shrink, vectors
 from peftc.runtime.adapters import plan_of
+from peftc.runtime.evaluate import by_expert
 from peftc.runtime.names import tensor_path
 from peftc.runtime.parameters import added
 from peftc.runtime.state import Expected, check_tensors
@@ -28,9 +29,9 @@ from peftc.runtime.state import Expected, check_tensors
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from peftc.plan.fold import Part
     from peftc.plan.shrink import Vector
     from peftc.plan.types import Plan
+    from peftc.plan.unwrap import Part
     from peftc.runtime.state import Adapter
 
 
@@ -101,6 +102,11 @@ def _tensors(
         dtype = given[part.like].dtype
         wider = {name: wide(tensor) for name, tensor in given.items()}
         constants = torch.promote_types(dtype, torch.float32)
-        (value,) = evaluate([part.node], wider, part.sizes, constants)
+        each = [
+            evaluate([part.node], one, part.sizes, constants)[0]
+            for one in by_expert(part.rewrite, wider)
+        ]
+        apart = part.rewrite.site.experts and not part.tensor.shared
+        value = torch.stack(each) if apart else each[0]
         found[tensor_path(site, part.tensor)] = value.to(dtype).contiguous()
     return found

@@ -12,6 +12,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -27,6 +28,8 @@ Draw: TypeAlias = Callable[..., torch.Tensor]
 _CALL = re.compile(
     r"(kaiming|glorot|normal|uniform|orthogonal|signs|permutation|places)(?:\((.*)\))?"
 )
+_COPIES = re.compile(r'copies\("([^"@]*)@?([^"]*)", (\d+), (\d+), (.*)\)')
+"""Of a tensor and its share group: from which axis, along how many, and its start."""
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 
 
@@ -116,9 +119,28 @@ def initial_value(
     return value.to(dtype) if value.is_floating_point() else value
 
 
+def _copies(
+    tensor: AddedTensor,
+    said: re.Match[str],
+    seed: int,
+    owner: str,
+    evaluate: Evaluate | None,
+) -> torch.Tensor:
+    """Another tensor's initial value, repeated along some axes."""
+    name, group, first, count, init = said.groups()
+    start, end = int(first), int(first) + int(count)
+    shape = (*tensor.shape[:start], *tensor.shape[end:])
+    one = replace(tensor, name=name, shape=shape, init=init, shared=group)
+    value = _value(one, seed, group or owner, evaluate)
+    spread = (*shape[:start], *(1,) * int(count), *shape[start:])
+    return value.view(spread).expand(tensor.shape).contiguous()
+
+
 def _value(
     tensor: AddedTensor, seed: int, owner: str, evaluate: Evaluate | None
 ) -> torch.Tensor:
+    if copied := _COPIES.fullmatch(tensor.init):
+        return _copies(tensor, copied, seed, owner, evaluate)
     if _NUMBER.fullmatch(tensor.init):
         return torch.full(tensor.shape, float(tensor.init), dtype=torch.float32)
     if call := _CALL.fullmatch(tensor.init):

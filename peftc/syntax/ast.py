@@ -149,6 +149,10 @@ class Random(Node):
     args: tuple[Expr, ...] = ()
 
 
+REST = "..."
+"""Among the axes of a tensor: all axes of `p`, in a clause `on param`."""
+
+
 @dataclass(frozen=True)
 class Tensor(Node):
     """`A[r, in] ~ kaiming(5)`, `B[out, r] = 0`; no initial value means zero."""

@@ -131,6 +131,12 @@ class Builder(Transformer[Token, Any]):
         span = name.span.to((init or axes).span)
         return ast.Tensor(str(name), axes.sizes, init, span=span)
 
+    def shape(self, *parts: Part) -> ast.Axes:
+        return self.axes(*parts)
+
+    def rest(self, token: Lexeme) -> ast.Name:
+        return ast.Name(ast.REST, span=token.span)
+
     def random(self, name: Lexeme, *parts: Part) -> ast.Random:
         last = next((part for part in reversed(parts) if part), name)
         return ast.Random(str(name), _nodes(parts), span=name.span.to(last.span))
