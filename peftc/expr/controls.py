@@ -143,7 +143,13 @@ CONTROLS: Mapping[str, Signature] = {
             "sparsity: fraction = 0.5, "
             "score: magnitude | random | er | snip | taylor | grasp | wanda | movement"
             " = magnitude, scope: global | local | row = global, of: count = 0, "
-            "least: count = 1, until: fraction = 0, every: size = 1",
+            "least: count = 1, until: fraction = 0, every: size = 1, warmup: count = 0",
+        ),
+        Signature(
+            "consistency",
+            "peftc.training.controls.consistency:Consistency",
+            ("buffer drawn", "..."),
+            "weight: number = 1",
         ),
     )
 }

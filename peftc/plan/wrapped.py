@@ -87,7 +87,7 @@ def _check_controls(
                 added = [n for n in leaves if n.kind in ("param", "buffer")]
                 for gone in (n.name for n in added if n.name not in kept):
                     text = {"wrapper": bare.method, "control": control.name}
-                    raise fail(ControlledTensor(**text, tensor=gone))
+                    raise fail(ControlledTensor(span=control.span, **text, tensor=gone))
 
 
 def _tensor(

@@ -13,6 +13,7 @@ import torch
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.masks import NoScores, NotInGroups
+from peftc.diagnostics.training import DegenerateScores
 from peftc.training import choice
 from peftc.training.control import Control
 from peftc.training.scores import NEED_DATA, SCORES
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from peftc.plan.training import ControlPlan
+    from peftc.plan.training import ControlPlan, Place
     from peftc.training.control import Batch, State
     from peftc.training.run import Run
 
@@ -36,6 +37,9 @@ class Mask(Control):
         self.sparsity = float(self.options["sparsity"])
         self.until = float(self.options["until"])
         self.gathered: list[Tensor] = []
+        self.warmup = int(self.options["warmup"])
+        self.batches: Sequence[Batch] = ()
+        """What the masks are chosen with after the warm-up."""
 
     @property
     def needs_data(self) -> bool:
@@ -48,6 +52,16 @@ class Mask(Control):
         return self.until > 0 or self.score == "movement"
 
     @property
+    def places(self) -> Sequence[Place]:
+        """Its places, each mask once however many sites share it."""
+        found = {self.run.values.path(p.site, p.operands[0]): p for p in self._all}
+        return list(found.values())
+
+    @property
+    def _all(self) -> Sequence[Place]:
+        return super().places
+
+    @property
     def masks(self) -> list[Tensor]:
         """The masks of all places."""
         return [self.run.values.tensor(place) for place in self.places]
@@ -56,6 +70,8 @@ class Mask(Control):
         """Set the masks for good, unless they are set while training."""
         if self.gradual:
             self.gathered = [torch.zeros_like(mask) for mask in self.masks]
+        elif self.warmup:
+            self.batches = batches
         else:
             self._set(self._scores(batches), self.sparsity)
 
@@ -67,14 +83,24 @@ class Mask(Control):
             finally:
                 self.run.model.train()
         scores = SCORES[self.score](self.run, self.places, batches)
-        if all(not bool(score.any()) for score in scores):
+        empty = [not bool(score.any()) for score in scores]
+        if all(empty) and self.options["scope"] == "global":
             raise fail(NoScores(score=self.score))
-        return scores
+        if any(empty) and self.options["scope"] == "global":
+            place = self.places[empty.index(True)]
+            mask = self.run.values.path(place.site, place.operands[0])
+            raise fail(DegenerateScores(mask=mask, score=self.score))
+        drawn = SCORES["random"](self.run, self.places, ())
+        parts = zip(scores, drawn, empty, strict=True)
+        return [other if none else score for score, other, none in parts]
 
     # --- while training --------------------------------------------------------------
 
     def before_forward(self) -> None:
-        """Let masks have gradients, from which movement is read."""
+        """Let masks have gradients, from which movement is read; choose after the
+        warm-up."""
+        if self.warmup and self.run.step == self.warmup and not self.gradual:
+            self._set(self._scores(self.batches), self.sparsity)
         if self.score == "movement":
             for mask in self.masks:
                 mask.requires_grad_(True)
