@@ -23,6 +23,7 @@ MODULES = (
     "training",
     "masks",
     "stores",
+    "wrappers",
     "plan",
     "capture",
     "stored",

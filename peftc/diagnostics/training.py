@@ -262,3 +262,28 @@ class NotCut(Diagnostic):
     method: str
     site: str
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegenerateScores(Diagnostic):
+    """A mask is to be chosen by scores that are all zero in some tensor.
+
+    Many methods start with one factor of zeros, so that the model starts unchanged.  Of
+    such a tensor every magnitude is 0, and so is every gradient times value; the other
+    factor gets no gradient at first, because what it gives is multiplied by the zeros.
+    Compared with other tensors, the zeros would all be cut away.
+
+    Fix: start the method with other values (`adapter(ffn, init=bert)`), choose the mask
+    after some steps (`warmup=100`), choose it in each tensor by itself (`scope=local`,
+    where equal scores are told apart at random), or use scores that need no values
+    (`score=er`, `score=random`).
+    """
+
+    code: ClassVar[str] = "PEFT355"
+    title: ClassVar[str] = "scores that tell nothing"
+    label: ClassVar[str] = "all `{score}` scores that `{mask}` is chosen by are zero"
+    help: ClassVar[str] = (
+        "start with other values, or `warmup=...`, `scope=local`, `score=er`"
+    )
+    mask: str
+    score: str

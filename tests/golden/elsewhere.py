@@ -111,6 +111,8 @@ ELSEWHERE = {
     "PEFT311": _RUNTIME + "test_memory.py::test_a_step_has_whole_sizes",
     "PEFT633": "tests/unit/sites/test_interfaces.py::test_what_is_missing_is_said",
     "PEFT306": "tests/unit/plan/test_text.py::test_something_else_is_no_plan",
+    "PEFT355": "tests/numerics/methods/test_sparse.py::"
+    "test_scores_of_zeros_are_not_compared",
     "PEFT660": "tests/ecosystem/test_cli.py::"
     "test_what_peftc_did_not_write_is_not_replaced",
     "PEFT661": "tests/ecosystem/test_cli.py::test_explain_knows_codes_and_methods",

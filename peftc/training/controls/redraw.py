@@ -14,6 +14,8 @@ import torch
 from peftc.training.control import Control
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peftc.plan.training import Place
 
 
@@ -24,13 +26,23 @@ class Redraw(Control):
         """Draw for this step."""
         self.draw()
 
-    def draw(self, *key: object) -> None:
-        """Draw every tensor; with another `key` other numbers for the same step."""
-        for place in self.places:
-            for index in range(len(place.operands)):
-                self._draw(place, index, key)
+    def draw(self) -> None:
+        """Draw every tensor."""
+        with torch.no_grad():
+            for path, value in self.values().items():
+                self.run.values.named(path).copy_(value)
 
-    def _draw(self, place: Place, index: int, key: tuple[object, ...]) -> None:
+    def values(self, *key: object) -> Mapping[str, torch.Tensor]:
+        """What the tensors are in this step, by path; with another `key` others."""
+        return {
+            self.run.values.path(place.site, place.operands[index]): self._value(
+                place, index, key
+            )
+            for place in self.places
+            for index in range(len(place.operands))
+        }
+
+    def _value(self, place: Place, index: int, key: tuple[object, ...]) -> torch.Tensor:
         tensor = self.run.values.tensor(place, index)
         name = (place.site, place.operands[index])
         stream = self.run.generator(self.plan.name, *name, *key)
@@ -39,8 +51,7 @@ class Redraw(Control):
         else:
             low, high = float(self.options["low"]), float(self.options["high"])
             value = low + (high - low) * torch.rand(tensor.shape, generator=stream)
-        with torch.no_grad():
-            tensor.copy_(value)
+        return value.to(tensor)
 
 
 def _one(shape: torch.Size, stream: torch.Generator) -> torch.Tensor:
