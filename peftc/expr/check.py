@@ -33,7 +33,8 @@ from peftc.diagnostics.training import ControlPlace
 from peftc.diagnostics.wrappers import ParamElsewhere
 from peftc.expr import numbers
 from peftc.expr.controls import controls as all_controls
-from peftc.expr.elaborate import DISTRIBUTIONS, Body, symbolic
+from peftc.expr.distributions import DISTRIBUTIONS
+from peftc.expr.elaborate import Body, symbolic
 from peftc.expr.knobs import (
     KNOB_TYPES,
     SPELT,

@@ -16,8 +16,8 @@ from peftc.diagnostics.resolve import GuardLeavesNothing, WrongKind
 from peftc.diagnostics.stores import StorageWrapped
 from peftc.expr.knobs import bind_knobs, knob_types
 from peftc.expr.stores import is_store
-from peftc.resolve.idle import check_idle
 from peftc.expr.wrap import over_tensors
+from peftc.resolve.idle import check_idle
 from peftc.resolve.selectors import Selector, check_layers, reasons, select
 from peftc.syntax import ast
 from peftc.syntax.print import print_guard

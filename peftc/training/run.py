@@ -87,12 +87,12 @@ class Run:
         self._calibrate(calibration)
 
     def _calibrate(self, calibration: Iterable[Batch]) -> None:
-        needing = [control for control in self.controls if control.asks_for_data()]
+        needing = [control for control in self.controls if control.needs_data]
         batches = list(calibration) if needing else []
         if needing and not batches:
             raise fail(NoCalibration(control=needing[0].plan.control))
         for control in self.controls:
-            control.before_training(batches if control.asks_for_data() else ())
+            control.before_training(batches if control.needs_data else ())
 
     @property
     def handle(self) -> Handle:
@@ -105,7 +105,7 @@ class Run:
     @property
     def needs_data(self) -> bool:
         """Whether any control has to see batches before training."""
-        return any(control.asks_for_data() for control in self.controls)
+        return any(control.needs_data for control in self.controls)
 
     def steps(self, control: Control) -> int:
         """How many steps the run has.

@@ -153,10 +153,9 @@ def test_large_sparse_has_as_many_weights() -> None:
 
 
 def test_scores_of_zeros_are_not_compared() -> None:
-    for score in ("magnitude", "snip"):
-        model = compiled(f"sparse(lora(q, r=2), score={score})")
-        with refused("PEFT355"):
-            Run(model, calibration=[BATCH])
+    model = compiled("sparse(lora(q, r=2), score=magnitude)")
+    with refused("PEFT355"):
+        Run(model)
     model = compiled("sparse(lora(q, r=2), S=0.5, score=magnitude, scope=local)")
     Run(model)
     assert {int(m.sum()) for m in masks(model).values()} == {32}

@@ -10,7 +10,7 @@ import pytest
 from peftc.driver import check
 from peftc.expr.binders import BINDERS
 from peftc.expr.builtins import BUILTINS
-from peftc.expr.elaborate import DISTRIBUTIONS
+from peftc.expr.distributions import DISTRIBUTIONS
 from peftc.expr.knobs import KNOB_TYPES
 from peftc.expr.numbers import STATIC, WORDS
 from peftc.syntax.source import Source
