@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from peftc.cli.guard import guarded
-from peftc.cli.options import AnyBase, Model, RandomInit, load_model
-from peftc.diagnostics.cli import NoTokenizer
+from peftc.cli.options import AnyBase, Json, Model, RandomInit, load_model
 from peftc.diagnostics.core import fail
+from peftc.diagnostics.tuning import BadSetting
 
 
 @guarded
 def command(
     model: Model,
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")],
+    prompt: Annotated[str, typer.Argument(help="The text to continue.")] = "",
+    prompts: Annotated[
+        str, typer.Option(help="A file of prompts: JSONL with `prompt`, or lines.")
+    ] = "",
     adapter: Annotated[
         Path | None, typer.Option(help="A folder with adapter.safetensors.")
     ] = None,
@@ -28,41 +32,37 @@ def command(
     ] = False,
     random_init: RandomInit = None,
     any_base: AnyBase = False,
+    as_json: Json = False,
 ) -> None:
-    """Continue a text."""
-    codec = Bytes() if as_bytes else _tokenizer(model)
+    """Continue a text, or each of a file; an encoder-decoder answers it.
+
+    Example: peftc generate MODEL --prompts questions.jsonl --adapter run --json
+    """
+    if bool(prompt) == bool(prompts):
+        raise fail(BadSetting(problem="give PROMPT or `--prompts FILE`"))
+
+    from peftc.tuning.records import read_prompts
+
+    texts = read_prompts(prompts) if prompts else (prompt,)
 
     import torch
 
     from peftc.api import load
+    from peftc.tuning.adapted import completed, continued
+    from peftc.tuning.codec import codec_for
+    from peftc.tuning.subject import Asked
 
-    network: Any = load_model(model, random_init).eval()
+    asked = completed(Asked(model, "", as_bytes, 0, random_init), adapter)
+    network: Any = load_model(model, asked.random_init).eval()
+    codec = codec_for(model, network, as_bytes=asked.as_bytes)
     if adapter:
         load(network, adapter, any_base=any_base)
     torch.manual_seed(seed)
-    ids = torch.tensor([codec.encode(prompt)])
     options = {"max_new_tokens": tokens, "do_sample": sample}
-    made = network.generate(ids, attention_mask=torch.ones_like(ids), **options)
-    print(prompt + codec.decode(made[0, ids.shape[1] :].tolist()))
-
-
-class Bytes:
-    """Texts as their UTF-8 bytes; tokens above 255 are left out."""
-
-    def encode(self, text: str) -> list[int]:
-        """Text to tokens."""
-        return list(text.encode())
-
-    def decode(self, tokens: list[int]) -> str:
-        """Tokens to text; what is no UTF-8 is shown as a mark."""
-        return bytes(t for t in tokens if t < 256).decode(errors="replace")
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise fail(NoTokenizer(problem=f"`{model}` has none: {reason}")) from None
+    made = [(text, continued(network, codec, text, **options)) for text in texts]
+    if as_json:
+        rows = [{"prompt": text, "completion": new} for text, new in made]
+        print(json.dumps({"version": 1, "completions": rows}, indent=2))
+        return
+    for text, new in made:
+        print(text + new)

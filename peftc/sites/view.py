@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 _NOT_THE_MODEL = re.compile(
     r"_|transformers_version$|architectures$|(torch_)?dtype$|use_cache$|output_"
-    r"|.*drop|.*token_id$|return_dict$"
+    r"|.*drop|.*token_id$|return_dict$|problem_type$|id2label$|label2id$"
 )
 """Keys of a configuration that do not change what a forward in evaluation computes from
-tokens: trainers and loaders write them."""
+tokens: trainers, loaders and forwards write them."""
 
 
 def view_from_config(

@@ -108,6 +108,32 @@ def read_data(place: str, split: str = "train") -> Data:
     return _records(place, _data_set(place, split))
 
 
+def read_prompts(place: str) -> tuple[str, ...]:
+    """The prompts in a file: the `prompt` or `text` of JSONL records, or the lines.
+
+    Raises:
+        PeftcError: PEFT672 to PEFT674.
+    """
+    path = Path(place)
+    text = _text(path)
+    if path.suffix.lower() in JSON_LINES:
+        found = [_prompt(where, row) for where, row in _json_lines(path.name, text)]
+    else:
+        found = [line for line in text.splitlines() if line.strip()]
+    if not found:
+        raise fail(EmptyData(place=place, problem="there are no prompts"))
+    return tuple(found)
+
+
+def _prompt(where: str, row: Any) -> str:
+    name = next(
+        (n for n in ("prompt", "text") if isinstance(row, dict) and n in row), ""
+    )
+    if not name:
+        raise fail(WrongFields(place=where, problem="it has no `prompt`"))
+    return _string(where, row, name)
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

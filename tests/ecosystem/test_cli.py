@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from peftc.cli.main import app
 from peftc.plan.parse import parse_plan
 from peftc.plan.print import plan_text
+from tests.ecosystem.small import byte_llama
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = str(ROOT / "examples" / "tiny_llama")
@@ -110,14 +111,16 @@ def test_merge_writes_a_plain_model(artefact: Path, tmp_path: Path) -> None:
 def test_generate_with_and_without_an_adapter(artefact: Path) -> None:
     options = ("The ", "--bytes", "--tokens", "12")
     plain = ok("generate", TINY, *options).stdout
+    assert ok("generate", TINY, "The ", "--tokens", "12").stdout == plain
     assert plain.startswith("The ")
     assert ok("generate", TINY, *options, "--adapter", str(artefact)).stdout == plain
     sampled = ok("generate", TINY, *options, "--sample", "--seed", "3").stdout
     assert sampled == ok("generate", TINY, *options, "--sample", "--seed", "3").stdout
 
 
-def test_generate_needs_a_tokenizer() -> None:
-    result = peftc("generate", TINY, "hello")
+def test_generate_needs_a_tokenizer(tmp_path: Path) -> None:
+    model = byte_llama(tmp_path, vocab_size=1000)
+    result = peftc("generate", model, "hello")
     assert result.exit_code == 3
     assert "PEFT662" in result.stderr
 
