@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from peftc.diagnostics.cli import PassesOutOfOrder, UnknownPass
-from peftc.diagnostics.core import PeftcError, fail, suggestion
+from peftc.diagnostics.core import Diagnostics, PeftcError, fail, suggestion
 from peftc.diagnostics.plan import BadStepSize
 from peftc.diagnostics.resolve import CannotUse
 from peftc.passes import GRAPH_PIPELINE, PLAN_PIPELINE
@@ -22,6 +22,7 @@ from peftc.plan.build import build
 from peftc.reproducer import Reproducer
 from peftc.resolve.files import gather
 from peftc.resolve.requests import Request, requests
+from peftc.resolve.space import OneOf, first, space_of
 from peftc.resolve.spec import apply_to
 from peftc.syntax.read import read_source
 from peftc.syntax.source import Source
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from peftc.plan.types import Plan
+    from peftc.resolve.space import Choice, Space
     from peftc.runtime.handle import Handle
     from peftc.view import ModelView
 
@@ -64,6 +66,27 @@ def _root(source: Source) -> Path:
 def check(source: Source) -> tuple[Request, ...]:
     """Text to requests: all that can be known without a model."""
     return requests(gather(source, _root(source)))
+
+
+def check_space(source: Source) -> Space:
+    """Text to a design space, of which every alternative checks by itself.
+
+    Raises:
+        PeftcError: with the errors of the choices, else of the alternatives.
+    """
+    space, errors = space_of(gather(source, _root(source))), Diagnostics()
+    for one in space.choices.values():
+        for index in range(len(one.options) if isinstance(one, OneOf) else 1):
+
+            def decide(choice: Choice, one: Choice = one, index: int = index) -> float:
+                return index if choice is one and index else first(choice)
+
+            try:
+                requests(space.decided(decide))
+            except PeftcError as error:
+                errors.absorb(error)
+    errors.check()
+    return space
 
 
 def make_plan(

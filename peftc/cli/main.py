@@ -26,6 +26,7 @@ from peftc.cli import (
     opt,
     plan,
     replay,
+    search,
     train,
     verify,
 )
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "methods": methods.command,
     "explain": explain.command,
     "train": train.command,
+    "search": search.command,
     "eval": evaluate.command,
     "merge": merge.command,
     "export": export.command,

@@ -33,3 +33,22 @@ def _table(title: str, columns: Mapping[str, Mapping[str, Any]]) -> Table:
         if None not in numbers:
             table.add_row(name, *(f"{number:.4f}" for number in numbers))
     return table
+
+
+def trials_table(result: Mapping[str, Any]) -> Table:
+    """The trials of a search, in their order."""
+    metric = result["metric"]
+    head = ("trial", "state", metric, "trainable", "spec or reason")
+    table = Table(*head, box=None, pad_edge=False, header_style="bold")
+    for trial in result["trials"]:
+        best = trial["number"] == result["best"]["number"]
+        value, size = trial["value"], trial["trainable"]
+        table.add_row(
+            str(trial["number"]),
+            trial["state"],
+            "" if value is None else f"{value:.4f}",
+            "" if size is None else f"{size:,}",
+            trial["reason"] or " ".join(trial["spec"].split()),
+            style="green" if best else "",
+        )
+    return table

@@ -52,6 +52,16 @@ Labels: TypeAlias = Annotated[
     int, typer.Option(help="Classes of a new head, if more than the data.", min=0)
 ]
 
+Trials: TypeAlias = Annotated[
+    int, typer.Option(help="Trials in all, earlier ones included.", min=1)
+]
+Metric: TypeAlias = Annotated[
+    str, typer.Option(help="Held-out loss, accuracy or exact.")
+]
+Budget: TypeAlias = Annotated[
+    int, typer.Option(help="Most trained parameters; 0: any number.", min=0)
+]
+
 
 def settings_of(given: Mapping[str, Any]) -> Settings:
     """The settings among a command's arguments."""

@@ -31,6 +31,7 @@ MODULES = (
     "runtime",
     "artefact",
     "tuning",
+    "space",
     "packages",
     "cli",
     "internal",

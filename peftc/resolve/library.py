@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
 from peftc.diagnostics.knobs import LibraryHoldsNoMethods, LibraryUnreadable
 from peftc.diagnostics.resolve import DefinedTwice
+from peftc.diagnostics.space import WordOfChoice
 from peftc.expr.check import check_method
+from peftc.resolve.values import CHOICES
 from peftc.syntax import ast
 from peftc.syntax.parse import parse
 from peftc.syntax.read import decode
@@ -60,6 +62,8 @@ class Library:
         if known:
             where = _where(known)
             errors.add(DefinedTwice(span=item.span, name=item.name, where=where))
+        if item.name in CHOICES:
+            errors.add(WordOfChoice(span=item.span, name=item.name))
         if isinstance(item, ast.Macro):
             errors.check()
             return replace(self, macros={**self.macros, item.name: item})

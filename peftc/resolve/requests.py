@@ -22,9 +22,10 @@ from peftc.diagnostics.resolve import (
     UnknownScope,
     WrongArgument,
 )
+from peftc.diagnostics.space import OpenSpace
 from peftc.expr.knobs import Given, check_knobs
 from peftc.resolve.selectors import Restriction, Selector, check_name
-from peftc.resolve.values import Environment, evaluate
+from peftc.resolve.values import CHOICES, Environment, evaluate
 from peftc.syntax import ast
 from peftc.view import SCOPES
 
@@ -183,6 +184,8 @@ def _layer(written: ast.Expr, names: Environment) -> int:
 
 def _apply(expr: ast.Apply, at: _Context, walk: _Expansion) -> tuple[Request, ...]:
     library = walk.unit.library
+    if expr.name in CHOICES:
+        raise fail(OpenSpace(span=expr.span, word=expr.name))
     if expr.name in library.macros:
         return _macro(expr, library.macros[expr.name], at, walk)
     if expr.name not in library.methods:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from peftc.diagnostics.core import fail, suggestion
 from peftc.diagnostics.resolve import BadArithmetic, UnknownName
+from peftc.diagnostics.space import OpenSpace
 from peftc.expr.knobs import Given
 from peftc.syntax import ast
 from peftc.syntax.print import print_expr
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from peftc.syntax.source import Span
 
 Environment: TypeAlias = Mapping[str, Given]
+
+ONE_OF, RANGE = CHOICES = ("one_of", "range")
+"""What stands for several values or specs; only `peftc search` decides them."""
 
 WORDS: dict[str, bool] = {"true": True, "false": False}
 OPERATORS: dict[str, Callable[[float, float], float]] = {
@@ -36,7 +40,7 @@ def evaluate(expr: ast.Expr, names: Environment) -> Given:
 
     Raises:
         PeftcError: PEFT208 for an unknown name in arithmetic, PEFT271 for arithmetic
-            that has no value.
+            that has no value, PEFT681 for a choice.
     """
     match expr:
         case ast.Number(value, unit):
@@ -50,6 +54,8 @@ def evaluate(expr: ast.Expr, names: Environment) -> Given:
         case ast.Binary(op, left, right) if op in OPERATORS:
             numbers = _number(left, names), _number(right, names)
             return Given(_combine(op, numbers, expr.span), expr.span)
+        case ast.Call(ast.Name(word)) if word in CHOICES:
+            raise fail(OpenSpace(span=expr.span, word=word))
     problem = f"`{print_expr(expr)}` is not a number, word, flag or string"
     raise fail(BadArithmetic(span=expr.span, problem=problem))
 

@@ -150,9 +150,10 @@ class Interrupting(Show):
     """Presses Ctrl-C in a step, and perhaps again."""
 
     presses = 1
+    at = HALF + 1
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if state.global_step == HALF + 1:
+        if state.global_step == self.at:
             for _ in range(self.presses):
                 os.kill(os.getpid(), signal.SIGINT)
 

@@ -10,6 +10,8 @@ _MERGE = _RUNTIME + "test_merge.py::"
 _ENTRY = _RUNTIME + "test_entry.py::"
 _BIND = _RUNTIME + "test_bind.py::"
 _ATTENTION = "tests/numerics/test_rewrite_attention.py::"
+_SPACE = "tests/unit/resolve/test_space.py::"
+_SEARCH = "tests/ecosystem/test_cli_search.py::"
 _TRAIN = "tests/ecosystem/test_cli_train.py::"
 _PROMPT = "tests/numerics/methods/test_prompt.py::"
 _REWRITE = "tests/unit/rewrite/test_check.py::"
@@ -137,6 +139,9 @@ ELSEWHERE = {
     "PEFT678": _TRAIN + "test_what_cannot_be_trained_is_said",
     "PEFT679": _TRAIN + "test_only_the_same_run_goes_on",
     "PEFT680": _TRAIN + "test_only_the_same_run_goes_on",
+    "PEFT682": _SPACE + "test_what_is_no_choice_is_said",
+    "PEFT683": _SPACE + "test_what_is_no_choice_is_said",
+    "PEFT685": _SEARCH + "test_a_search_without_result_is_an_error",
     "PEFT687": _TRAIN + "test_what_cannot_be_trained_is_said",
     "PEFT688": _TRAIN + "test_a_loss_that_is_not_finite_stops",
     "PEFT901": "tests/ecosystem/test_cli.py::test_a_crash_leaves_a_reproducer",

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftc.driver import check
+from peftc.driver import check, check_space
 from peftc.expr.binders import BINDERS
 from peftc.expr.builtins import BUILTINS
 from peftc.expr.distributions import DISTRIBUTIONS
 from peftc.expr.knobs import KNOB_TYPES
 from peftc.expr.numbers import STATIC, WORDS
+from peftc.resolve.values import CHOICES
 from peftc.syntax.source import Source
 from peftc.view import ROLES, SCOPES
 from tests.unit.structure.tree import ROOT
@@ -35,7 +36,9 @@ BLOCKS = [
 
 @pytest.mark.parametrize("text", BLOCKS)
 def test_a_text_in_a_document_checks(text: str) -> None:
-    assert check(Source("<document>", text))
+    source = Source("<document>", text)
+    is_space = any(f"{word}(" in text for word in CHOICES)
+    assert check_space(source) if is_space else check(source)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
@@ -53,6 +56,7 @@ NAMES: dict[str, Iterable[str]] = {
     "words": WORDS,
     "roles": ROLES,
     "scopes": SCOPES,
+    "choices": CHOICES,
 }
 
 
