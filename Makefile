@@ -4,7 +4,7 @@ PYTEST = $(PYTHON) -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test fast golden lint format types bench wheel quickstart model
+.PHONY: help dev test fast golden lint format types bench compare wheel quickstart model
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -36,6 +36,9 @@ types:  ## mypy, strict
 bench:  ## run the benchmarks; docs/benchmarks.md holds figures
 	$(PYTHON) benchmarks/bench_plan.py
 	$(PYTHON) benchmarks/bench_overhead.py
+
+compare:  ## train every spec of examples/specs alike; writes docs/methods-compared.md
+	$(PYTHON) benchmarks/compare_methods.py
 
 wheel:  ## build dist/*.whl
 	$(PYTHON) -m pip wheel --no-deps -w dist .

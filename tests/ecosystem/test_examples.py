@@ -14,6 +14,7 @@ from rich.console import Console
 import peftc
 import quickstart
 import train_tiny_llama
+from tests.ecosystem.commands import peftc as peftc_command
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "examples" / "specs").glob("*.peft"))
@@ -113,3 +114,35 @@ def test_the_benchmark_of_plans(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert module.plan("small")
     assert len(printed(capsys)) == 1
+
+
+def in_this_process(arguments: tuple[str, ...]) -> tuple[int, str]:
+    done = peftc_command(*arguments)
+    return done.exit_code, done.stderr
+
+
+def test_the_comparison_of_methods(tmp_path: Path) -> None:
+    module = benchmark("compare_methods")
+    module.start, module.TRAINED, module.HELD_OUT = in_this_process, 8, 2
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    (specs / "good.peft").write_text("lora(q, r=2)\n")
+    (specs / "wrong.peft").write_text("lora(q, r=2) + krona(q, a1=5)\n")
+    (specs / "library.peft").write_text("spec s() = lora(q)\n")
+    page = tmp_path / "page.md"
+    places = {"specs": specs, "page": page, "runs": tmp_path / "runs"}
+    command = [part for n, path in places.items() for part in (f"--{n}", str(path))]
+    command += ["--steps", "2", "--rates", "1e-2"]
+    assert module.main(command) == 1
+    text = page.read_text()
+    assert text.count("\n| [") == 1
+    assert "| [good](../examples/specs/good.peft) | 3,840 |" in text
+    assert "- `wrong` at rate 1e-2: error[PEFT301]" in text
+    (specs / "wrong.peft").unlink()
+    report = tmp_path / "runs" / "good-1e-2-2" / "report.json"
+    before = report.stat().st_mtime_ns
+    assert module.main(command) == 0
+    assert report.stat().st_mtime_ns == before  # a finished run is not made again
+    (specs / "good.peft").write_text("ia3(k)\n")
+    assert module.main(command) == 0
+    assert "| 320 |" in page.read_text()
