@@ -282,6 +282,24 @@ def _under(value: Value, indices: tuple[str, ...], sizes: Mapping[str, Size]) ->
     return ein((value.node, ones), ((*value.indices, 0), missing), (*indices, 0))
 
 
+@_builtin("bilstm(E, A, R, a, r)", "M", "A", "A", "A", "A")
+def _bilstm(at: At, steps: Value, *weights: Value) -> Value:
+    """The states [p, 2 * h] of two recurrent cells of width h along the rows of E,
+    one forwards and one backwards: A[2, 4 * h, n] and a[2, 4 * h] for what is read,
+    R[2, 4 * h, h] and r[2, 4 * h] for the last state."""
+    _outside(at, steps, *weights)
+    count, inside = steps.axes
+    width = weights[1].axes[-1] if len(weights[1].axes) == 3 else Size.of(1)
+    two, gates = Size.of(2), Size.of(4) * width
+    wanted = ((two, gates, inside), (two, gates, width), (two, gates), (two, gates))
+    for value, axes, name in zip(weights, wanted, "ARar", strict=True):
+        if value.axes != axes:
+            problem = f"`{name}` is {show(axes)}, this is {show(value.axes)}"
+            raise fail(at.misused(problem))
+    nodes = [value.node for value in (steps, *weights)]
+    return Value(call("bilstm", nodes, (), (count, two * width)))
+
+
 def _outside(at: At, *values: Value) -> None:
     """Refuse values under a binder."""
     if indices_of(*values):

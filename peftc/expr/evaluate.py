@@ -74,6 +74,28 @@ def scatter(value: Tensor, index: Tensor, shape: Sequence[int]) -> Tensor:
     return empty.index_add(0, index.flatten().long(), value.flatten()).view(*shape)
 
 
+def bilstm(
+    rows: Tensor, into: Tensor, again: Tensor, first: Tensor, second: Tensor
+) -> Tensor:
+    """States [p, 2 * h] of recurrent cells along rows [p, n], both ways.
+
+    into: [2, 4 * h, n], again: [2, 4 * h, h], biases: [2, 4 * h]; the gates are those
+    of input, forgetting, cell and output, in this order.
+    """
+    ways = []
+    for way in (0, 1):
+        order = range(rows.shape[0]) if way == 0 else reversed(range(rows.shape[0]))
+        state = cell = rows.new_zeros(again.shape[-1])
+        states: dict[int, Tensor] = {}
+        for number in order:
+            read = into[way] @ rows[number] + again[way] @ state
+            i, f, g, o = (read + first[way] + second[way]).chunk(4)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            state = states[number] = torch.sigmoid(o) * torch.tanh(cell)
+        ways.append(torch.stack([states[number] for number in sorted(states)]))
+    return torch.cat(ways, -1)
+
+
 def topmask(value: Tensor, count: int) -> Tensor:
     """Ones at the `count` largest elements, zeros elsewhere."""
     flat = value.flatten()
@@ -106,6 +128,8 @@ def apply_call(
         return first if training else rest[0]
     if fn == "detach":
         return first.detach()
+    if fn == "bilstm":
+        return bilstm(first, *rest)
     if fn == "solve":
         solution: Tensor = torch.linalg.solve(wide(first), wide(rest[0]))
         return solution.to(first.dtype)

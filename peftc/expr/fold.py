@@ -115,6 +115,8 @@ class _Folding:
         declares = [s for s in self.clause.body if isinstance(s, ast.Declare)]
         self.tensors = {t.name for s in declares for t in s.tensors}
         fixed = {t.name for s in declares if s.kind == "buffer" for t in s.tensors}
+        if kind == "input":  # its rows are the same for all that is read
+            fixed = set()
         self.open = {*PLACES[kind], *wrapped, *fixed, "drop"}
 
     def statements(self) -> Iterator[ast.Statement]:

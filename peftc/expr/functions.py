@@ -64,6 +64,7 @@ ELEMENTWISE: Mapping[str, Callable[[float], float]] = {
 """Functions of one number.  `identity` is none of them: it is its argument."""
 
 CALLS = (
+    "bilstm",
     "detach",
     "drop",
     "fit",
@@ -78,6 +79,7 @@ CALLS = (
 )
 """Functions of whole tensors, which nothing looks into.
 
+bilstm(e, a, r, b, c)  states of a recurrent layer, forwards and backwards
 detach(e)            e, without a gradient
 drop(e; p)           e with each element zero with probability p in training
 fit(e)               the first elements along the last axis, or zeros behind them

@@ -132,6 +132,18 @@ def _flat(at: Inserter, value: Value) -> fx.Node:
     return at.put(torch.flatten, value.node)
 
 
+def _bilstm(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
+    """torch's own, which has a kernel: one sample, one layer, both ways."""
+    rows, *weights = (arg.node for arg in args)
+    width = step.shape[-1] // 2
+    start = at.put("new_zeros", rows, (2, 1, width))
+    ways = [at.put(operator.getitem, one, way) for way in (0, 1) for one in weights]
+    sequence = at.put(torch.unsqueeze, rows, 0)
+    facts = (True, 1, 0.0, False, True, True)
+    made = at.put(torch.lstm, sequence, [start, start], ways, *facts)
+    return at.put(torch.squeeze, at.put(operator.getitem, made, 0), 0)
+
+
 def _index(at: Inserter, value: Value) -> fx.Node:
     whole = example(value.node).dtype == torch.int64
     return value.node if whole else at.put("long", value.node)
@@ -176,6 +188,7 @@ def _count(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
 
 
 CALLS: dict[str, Call] = {
+    "bilstm": _bilstm,
     "count": _count,
     "detach": _detach,
     "eye": _eye,

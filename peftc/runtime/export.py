@@ -22,6 +22,7 @@ from peftc.plan.print import plan_hash, plan_text
 from peftc.plan.shrink import shrink, vectors
 from peftc.runtime.adapters import plan_of
 from peftc.runtime.evaluate import by_expert
+from peftc.runtime.initial import initial_value
 from peftc.runtime.names import tensor_path
 from peftc.runtime.parameters import added
 from peftc.runtime.state import Expected, check_tensors
@@ -99,7 +100,8 @@ def _tensors(
             for t in part.rewrite.tensors
             if not t.drawn
         }
-        dtype = given[part.like].dtype
+        dtype = next(given[name].dtype for name in part.reads if name in given)
+        given |= _drawn(part, plan.seed, dtype)
         wider = {name: wide(tensor) for name, tensor in given.items()}
         constants = torch.promote_types(dtype, torch.float32)
         each = [
@@ -110,3 +112,10 @@ def _tensors(
         value = torch.stack(each) if apart else each[0]
         found[tensor_path(site, part.tensor)] = value.to(dtype).contiguous()
     return found
+
+
+def _drawn(part: Part, seed: int, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
+    """The tensors of a part's site that are in no file: they are drawn again."""
+    key, needed = part.rewrite.site.key, set(part.reads)
+    drawn = (t for t in part.rewrite.tensors if t.drawn and t.name in needed)
+    return {t.name: initial_value(t, seed, key, dtype) for t in drawn}

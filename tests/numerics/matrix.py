@@ -58,6 +58,8 @@ METHODS = {
     "parallel": Method("parallel(ffn, d=6)", merges=False),
     "prefix": Method("prefix(p=3)", merges=False, start="apart", always=True),
     "prompt": Method("prompt(p=3)", merges=False, start="apart", always=True),
+    "ptuning": Method('ptuning(p=3, at="0:2, 1:1")', merges=False, start="apart"),
+    "ipt": Method("ipt(p=3, d=2, m=4)", merges=False, start="apart"),
     "prefix-mlp": Method(
         "prefix(p=2, mlp=6, embed=5, dropout=0.1, positions=keep)",
         merges=False,

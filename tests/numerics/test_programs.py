@@ -271,6 +271,29 @@ def test_every_function_has_its_torch() -> None:
     assert MAPS.keys() == ELEMENTWISE.keys()
 
 
+def _cells() -> dict[str, Tensor]:
+    """Three rows of one number, and cells of width one for both ways."""
+    stream = torch.Generator().manual_seed(5)
+    shapes = {"x": (3, 1), "k": (2, 4, 1), "y": (2, 4)}
+    return {
+        name: torch.randn(shape, generator=stream, dtype=torch.float64)
+        for name, shape in shapes.items()
+    }
+
+
+def _recurrent() -> Tensor:
+    """What torch's own layer makes of them."""
+    cells = _cells()
+    layer = torch.nn.LSTM(1, 1, bidirectional=True, dtype=torch.float64)
+    for way, end in enumerate(("", "_reverse")):
+        for name, source in (("weight", "k"), ("bias", "y")):
+            for kind in ("ih", "hh"):
+                parameter = layer.get_parameter(f"{name}_{kind}_l0{end}")
+                parameter.data.copy_(cells[source][way])
+    made: Tensor = layer(cells["x"])[0].detach()
+    return made
+
+
 def test_calls() -> None:
     """Each function of whole tensors against its definition."""
     generator = torch.Generator().manual_seed(3)
@@ -279,6 +302,7 @@ def test_calls() -> None:
     v = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
     turned = torch.tensor([[3, 0, 1, 2], [1, 0, 3, 2], [0, 1, 2, 3], [2, 3, 0, 1]])
     tensors = {"a": a, "b": b, "i": index, "v": v, "p": turned, "w": a.new_zeros(4, 6)}
+    tensors |= _cells() | {"z": a.new_zeros(3, 2)}
     leaves = {
         n: ir.leaf(n, "buffer", tuple(value.shape)) for n, value in tensors.items()
     }
@@ -293,6 +317,7 @@ def test_calls() -> None:
     scattered = torch.zeros(16, dtype=torch.float64)
     scattered[3], scattered[9] = 5.0, 2.0
     expected = {
+        "bilstm": (_recurrent(), value("bilstm", "xkkyy", "z")),
         "detach": (a, value("detach", "a", "a")),
         "drop": (a, value("drop", "a", "a", 0.5)),
         "fit": (F.pad(a, (0, 2)), value("fit", "a", "w")),
