@@ -26,7 +26,8 @@ def test_rows_are_decoded(tmp_path: Path) -> None:
 
     def decoded(code: torch.Tensor) -> torch.Tensor:
         inner = torch.tanh(own["A2"] @ code + own["a2"])
-        return (own["A3"] @ inner + own["a3"]).view(P, HIDDEN)
+        flat: torch.Tensor = own["A3"] @ inner + own["a3"]
+        return flat.view(P, HIDDEN)
 
     (trained,) = (p for p in other.parameters() if p.requires_grad)
     with torch.no_grad():
