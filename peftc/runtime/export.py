@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftc.expr.evaluate import evaluate, wide
+from peftc.expr.ir import Leaf, walk
 from peftc.passes import PLAN_PIPELINE
 from peftc.pipeline import Manager, load
 from peftc.plan.fold import fold
@@ -100,7 +101,7 @@ def _tensors(
             for t in part.rewrite.tensors
             if not t.drawn
         }
-        dtype = next(given[name].dtype for name in part.reads if name in given)
+        dtype = given[part.like].dtype
         given |= _drawn(part, plan.seed, dtype)
         wider = {name: wide(tensor) for name, tensor in given.items()}
         constants = torch.promote_types(dtype, torch.float32)
@@ -116,6 +117,7 @@ def _tensors(
 
 def _drawn(part: Part, seed: int, dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
     """The tensors of a part's site that are in no file: they are drawn again."""
-    key, needed = part.rewrite.site.key, set(part.reads)
+    key, nodes = part.rewrite.site.key, walk(part.node)
+    needed = {node.name for node in nodes if isinstance(node, Leaf)}
     drawn = (t for t in part.rewrite.tensors if t.drawn and t.name in needed)
     return {t.name: initial_value(t, seed, key, dtype) for t in drawn}
