@@ -7,17 +7,29 @@ resolve and plans build from a view that was read from a file as well as from a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Kind: TypeAlias = Literal[
-    "linear", "hidden", "norm", "embedding", "attention", "input", "model", "param"
+    "linear",
+    "hidden",
+    "norm",
+    "embedding",
+    "attention",
+    "input",
+    "model",
+    "param",
+    "side",
 ]
 """What a method can rewrite: `linear` y = W x + bias over axes (in, out); `hidden` an
 activation edge over axis (hidden); `norm` gain g and offset c over (hidden);
 `attention` the keys and values of one attention call, over axes (hidden, key, value)
 and with the numbers `heads` and `kv_heads`; `input` the embedded tokens of a stack,
 over axes (hidden, vocab); `model` the whole, which has no equation and whose training
-is controlled; `param`, which no site is, a tensor that a wrapped method trains."""
+is controlled; `side` a network beside the backbone; `param`, which no site is, a tensor
+that a wrapped method trains."""
 
 ROLES = (
     *("q", "k", "v", "attention", "o", "up", "gate", "down"),
@@ -78,6 +90,8 @@ class Site:
     each expert, and equations hold for each of them; 0 for a plain matrix."""
     tied: str = ""
     """Path of another parameter that shares this weight's storage."""
+    taps: tuple[str, ...] = ()
+    """Side: the modules of the layers whose outputs the network reads, in order."""
     calls: int = 1
     """How often the forward uses the weight (more than once: shared layers)."""
 
@@ -104,6 +118,15 @@ MODEL = Site(
     in_block=False,
 )
 """The model as a whole: where methods stand that have no equation."""
+
+
+class NetworkTensors(Protocol):
+    """Tells the tensors of a network beside a model, whose values are not needed."""
+
+    def __call__(
+        self, site: Site, builder: str, options: Mapping[str, Any]
+    ) -> Sequence[tuple[str, tuple[int, ...], str]]:
+        """The name, shape and initial value of each tensor of a network at a site."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +160,9 @@ class ModelView:
     parameters: tuple[ParameterFact, ...]
     layers: int
     unresolved: tuple[Unresolved, ...] = ()
+    sides: tuple[Site, ...] = ()
+    """Where a network can stand beside: one for each stack, with all its layers."""
+    networks: NetworkTensors | None = field(default=None, compare=False, repr=False)
     config_hash: str = field(default="")
     """SHA-256 of the configuration, as hex: part of the base's fingerprint."""
 

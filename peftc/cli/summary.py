@@ -60,13 +60,28 @@ def _row(group: list[Rewrite], trained: int = 0) -> tuple[str, ...]:
     reason = f": {first.merge.reason}" if first.merge.reason else ""
     return (
         _role(first),
-        layers([r.site.layer for r in group if r.site.layer is not None]),
+        layers([number for r in group for number in _numbers(r.site)]),
         _shape(site),
         " + ".join(_call(a) for a in first.applications),
-        ", ".join(f"{t.name}[{','.join(map(str, t.shape))}]" for t in first.tensors),
+        _tensors(first),
         f"{trained:,}",
         first.merge.kind + reason,
     )
+
+
+def _numbers(site: Site) -> Iterator[int]:
+    """The layer of a site; of a side, those that a network reads."""
+    if site.layer is not None:
+        yield site.layer
+    yield from (int(path.rpartition(".")[2]) for path in site.taps)
+
+
+def _tensors(rewrite: Rewrite) -> str:
+    """Each with its shape; a network has too many."""
+    if rewrite.site.kind == "side":
+        return f"{len(rewrite.tensors)} tensors"
+    shapes = ((t.name, ",".join(map(str, t.shape))) for t in rewrite.tensors)
+    return ", ".join(f"{name}[{shape}]" for name, shape in shapes)
 
 
 def _shape(site: Site) -> str:

@@ -29,6 +29,7 @@ from peftc.diagnostics.definitions import (
     UnknownPlace,
     WrappedUnused,
 )
+from peftc.diagnostics.networks import NetworkPlace
 from peftc.diagnostics.training import ControlPlace
 from peftc.diagnostics.wrappers import ParamElsewhere
 from peftc.expr import numbers
@@ -74,6 +75,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "model": (),
     "input": ("causal",),
     "param": ("matrix", "up", "down"),
+    "side": (),
 }
 """What `where` may ask of a site: a bias of a linear, an offset of a norm; that tokens
 see no later tokens; that a tensor has two axes or more, that its first one is what the
@@ -388,9 +390,9 @@ def _body(check: _Check, clause: ast.Clause) -> None:
     body.read(clause)
     for misused in _spelt(clause, types):
         body.errors.add(misused)
-    if kind == "model":
-        for found in _whole(clause):
-            body.errors.add(found)
+    if kind in ("model", "side"):
+        for wrong in _whole(clause) if kind == "model" else _beside(clause):
+            body.errors.add(wrong)
     elif not any(isinstance(s, ast.Rule | ast.Store) for s in clause.body):
         targets = ", ".join(f"`{t}'`" for t in TARGETS[kind])
         body.errors.add(NothingRewritten(span=header(clause.span), targets=targets))
@@ -440,6 +442,18 @@ def _randoms(clause: ast.Clause) -> Iterator[ast.Random]:
     declares = (s for s in clause.body if isinstance(s, ast.Declare))
     inits = (tensor.init for one in declares for tensor in one.tensors)
     return (init for init in inits if isinstance(init, ast.Random))
+
+
+def _beside(clause: ast.Clause) -> Iterator[Diagnostic]:
+    """A clause `on side` has one network, which has all the tensors."""
+    networks = [s for s in clause.body if isinstance(s, ast.Network)]
+    if len(networks) != 1:
+        problem = f"a clause `on side` has one `network ...`, not {len(networks)}"
+        yield NetworkPlace(span=header(clause.span), problem=problem)
+    for statement in clause.body:
+        if isinstance(statement, ast.Declare):
+            problem = "the tensors beside the backbone are the network's own"
+            yield NetworkPlace(span=statement.span, problem=problem)
 
 
 def _idle(check: _Check, clause: ast.Clause, body: Body) -> Iterator[Diagnostic]:

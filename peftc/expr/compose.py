@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from peftc.expr.equation import Declaration, Equation
+    from peftc.expr.networks import Network
     from peftc.syntax.source import Span
     from peftc.view import Kind
 
@@ -63,6 +64,7 @@ class Composed:
     origins: Mapping[Node, Span]
     start: int = 0
     places: tuple[str, ...] = ()
+    networks: tuple[Network, ...] = ()
 
 
 def compose(
@@ -101,6 +103,7 @@ def compose(
         origins,
         sum(steps(rule["start"]) for rule in rules if "start" in rule),
         tuple(places_of(rule) for rule in rules) if kind == "input" else (),
+        tuple(e.network for e in equations if e.network is not None),
     )
 
 

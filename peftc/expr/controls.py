@@ -9,7 +9,7 @@ without it.  An installed package adds its own under the entry point `peftc.cont
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -22,16 +22,15 @@ from peftc.diagnostics.training import (
 )
 from peftc.expr import terms
 from peftc.expr.ir import Leaf
-from peftc.expr.knobs import Given, Knob, bind_knobs, check_knobs, knob_types
-from peftc.expr.numbers import TRUTH
-from peftc.syntax import ast
-from peftc.syntax.parse import parse_method
+from peftc.expr.options import header, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peftc.expr.ir import Node
+    from peftc.expr.knobs import Knob
     from peftc.expr.scope import Scope
+    from peftc.syntax import ast
     from peftc.syntax.source import Span
 
 GROUP = "peftc.controls"
@@ -60,7 +59,7 @@ class Signature:
     @property
     def method(self) -> ast.Method:
         """Its options as the knobs of a definition, so that they are checked alike."""
-        return _header(self.name, self.options)
+        return header(self.name, self.options)
 
     def takes(self, count: int) -> bool:
         """Whether it takes so many operands."""
@@ -77,12 +76,6 @@ class Signature:
     def form(self) -> str:
         """How it is written, for people."""
         return f"train {self.name}({', '.join((*self.operands, self.options))})"
-
-
-@lru_cache
-def _header(name: str, options: str) -> ast.Method:
-    knobs = f"({options})" if options else ""
-    return parse_method(f"method {name}{knobs} on model {{}}")
 
 
 @dataclass(frozen=True)
@@ -191,7 +184,7 @@ def read_control(statement: ast.Train, scope: Scope) -> Control:
         signature.name,
         tuple(value.node for value in values),
         tuple(expr.span.text for expr in given),
-        _options(signature, statement, scope),
+        read_options(signature.method, statement.args, scope, statement.span),
         statement.span,
     )
 
@@ -206,46 +199,3 @@ def _check_kind(
     problem = f"it must be a `{wanted}` of this clause"
     named = {"control": signature.name, "text": written.span.text}
     raise fail(ControlTensor(span=written.span, **named, problem=problem))
-
-
-def _options(
-    signature: Signature, statement: ast.Train, scope: Scope
-) -> Mapping[str, Knob]:
-    """The values of the options, those that are known; all are checked."""
-    method = signature.method
-    types = knob_types(method)
-    known: dict[str, Given] = {}
-    unknown: set[str] = set()
-    for arg in statement.args:
-        if arg.name:
-            words = types[arg.name].words if arg.name in types else ()
-            value = _value(arg.value, words, scope)  # type: ignore[arg-type]
-            if value is None:
-                unknown.add(arg.name)
-            else:
-                known[arg.name] = Given(value, arg.value.span)
-    if not unknown:
-        return bind_knobs(method, known, {}, statement.span)
-    # An option that is no knob's is reported; one whose value is open is left alone.
-    named = {name: Given(0) for name in unknown - set(types)}
-    left = tuple(p for p in method.params if p.name not in unknown)
-    check_knobs(replace(method, params=left), {**known, **named}, statement.span)
-    return {}
-
-
-def _value(expr: ast.Expr, words: tuple[str, ...], scope: Scope) -> Knob | None:
-    """The value of an option; None while those of knobs are not known."""
-    if isinstance(expr, ast.String):
-        return expr.value
-    if isinstance(expr, ast.Name):
-        if expr.id in words:
-            return expr.id
-        if expr.id in TRUTH:
-            return expr.id == "true"
-        for table in (scope.flags, scope.words, scope.functions):
-            if expr.id in table:
-                scope.read.add(expr.id)
-                return table[expr.id]
-    value = terms.evaluate(expr, scope)
-    number = value.number if value.constant else None
-    return number if number is None or isinstance(number, int) else float(number)

@@ -22,6 +22,7 @@ from peftc.diagnostics.definitions import (
     RuleShape,
 )
 from peftc.diagnostics.equations import NotAtThisPlace
+from peftc.diagnostics.networks import NetworkPlace
 from peftc.diagnostics.training import LossReadsActivations
 from peftc.diagnostics.wrappers import RestMisplaced
 from peftc.expr import terms
@@ -30,6 +31,7 @@ from peftc.expr.controls import Control, read_control
 from peftc.expr.distributions import distribution
 from peftc.expr.equation import Declaration, Equation, Initial, Stored
 from peftc.expr.ir import Leaf, add, leaf, literal, walk
+from peftc.expr.networks import Network, read_network
 from peftc.expr.places import AXES, TARGETS
 from peftc.expr.rows import attention_rule, check_paired, input_place, input_rows
 from peftc.expr.scope import TOKENS, Scope, Value, effective, kind_of
@@ -181,6 +183,7 @@ class Body:
     losses: list[Node] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     stores: list[Stored] = field(default_factory=list)
+    networks: list[Network] = field(default_factory=list)
     ruled: dict[str, Span] = field(default_factory=dict)
     errors: Diagnostics = field(default_factory=Diagnostics)
 
@@ -214,6 +217,7 @@ class Body:
             origins,
             (*self.controls, *controls),
             tuple(self.stores),
+            next(iter(self.networks), None),
         )
 
     def take(self, statement: ast.Statement) -> None:
@@ -232,6 +236,8 @@ class Body:
                 self._attempt(partial(self._train, statement))
             case ast.Store():
                 self._attempt(partial(self._store, statement))
+            case ast.Network():
+                self._attempt(partial(self._network, statement))
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
@@ -404,6 +410,12 @@ class Body:
 
     def _store(self, store: ast.Store) -> None:
         self.stores.append(stored(store, self.scope))
+
+    def _network(self, statement: ast.Network) -> None:
+        if self.scope.kind != "side":
+            problem = "a network stands beside the backbone: `on side { network ... }`"
+            raise fail(NetworkPlace(span=statement.span, problem=problem))
+        self.networks.append(read_network(statement, self.scope))
 
 
 def meaning_of(name: str, scope: Scope) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from peftc.expr.controls import Control
     from peftc.expr.ir import Leaf, Node
+    from peftc.expr.networks import Network
     from peftc.expr.sizes import Size
     from peftc.syntax.source import Span
 
@@ -72,8 +73,8 @@ class Equation:
 
     `rules` gives a new value for a target (places.TARGETS); in it, a leaf of the site
     is the value before this method.  `losses` are scalars; `controls` are what its
-    `train` statements say.  `origins` tells the text a node came from.  An equation
-    with `stores` has nothing else.
+    `train` statements say; `network` stands beside the backbone.  `origins` tells the
+    text a node came from.  An equation with `stores` has nothing else.
     """
 
     declarations: tuple[Declaration, ...]
@@ -82,3 +83,4 @@ class Equation:
     origins: Mapping[Node, Span]
     controls: tuple[Control, ...] = ()
     stores: tuple[Stored, ...] = ()
+    network: Network | None = None

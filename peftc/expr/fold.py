@@ -86,8 +86,7 @@ def _size(axis: Size) -> ast.Expr:
 
 def _read(body: tuple[ast.Statement, ...]) -> Iterator[ast.Statement]:
     """The statements, without tensors that nothing reads any more."""
-    aside = ast.Declare | ast.Train | ast.Store
-    values = (s.value for s in body if not isinstance(s, aside))
+    values = (s.value for s in body if isinstance(s, ast.Define | ast.Rule | ast.Loss))
     used = frozenset[str]().union(*map(names_in, values))
     for statement in body:
         if not isinstance(statement, ast.Declare):
@@ -122,7 +121,7 @@ class _Folding:
     def statements(self) -> Iterator[ast.Statement]:
         """The statements, closed parts replaced and closed local names left out."""
         for statement in self.clause.body:
-            if isinstance(statement, ast.Declare | ast.Train | ast.Store):
+            if not isinstance(statement, ast.Define | ast.Rule | ast.Loss):
                 yield statement
                 continue
             value, name = statement.value, getattr(statement, "name", "")

@@ -65,6 +65,8 @@ def derive_merge(
         return Refusal("queries attend to rows that no weight gives")
     if composed.kind == "input":
         return Refusal("its rows stand among the tokens, where no weight is")
+    if composed.kind == "side":
+        return Refusal("a network beside the backbone is no weight of it")
     if composed.kind == "norm":
         return _merge_norm(composed, env, bool(site.bias))
     if "h#2" in composed.outputs:

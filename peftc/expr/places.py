@@ -78,6 +78,7 @@ PLACES: Mapping[str, Mapping[str, Leaf]] = {
     "model": {},
     "input": INPUT,
     "param": PARAM,
+    "side": {},
 }
 
 ROW_TARGETS = ("k", "v")
@@ -98,6 +99,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "model": (),
     "input": ("rows", "before"),
     "param": ("p",),
+    "side": (),
 }
 """What rules may rewrite."""
 
@@ -109,6 +111,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "model": (),
     "input": ("hidden", "vocab"),
     "param": (),
+    "side": (),
 }
 """The axes that a site of this kind gives numbers to."""
 

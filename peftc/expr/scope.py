@@ -50,6 +50,7 @@ KINDS: Mapping[str, Kind] = {
     "model": "model",
     "input": "input",
     "param": "param",
+    "side": "side",
 }
 
 

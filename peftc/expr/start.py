@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftc.expr import ir
+from peftc.expr.networks import starts_alike
 from peftc.expr.normal import equal
 from peftc.expr.places import LINEAR, PLACES, linear_product
 
@@ -30,6 +31,8 @@ def starts_as_base(
     """
     if composed.kind in ("attention", "input"):
         return not composed.outputs
+    if composed.kind == "side":
+        return all(starts_alike(network) for network in composed.networks)
     first = dict(filter(None, map(_first_value, composed.declarations)))
     for target, output in composed.outputs.items():
         (start,) = ir.replace([output], first)

@@ -65,7 +65,7 @@ def expressions(clause: ast.Clause) -> Iterator[Expr | ast.Axes]:
     for statement in clause.body:
         if isinstance(statement, ast.Declare):
             yield from chain.from_iterable(map(_of_tensor, statement.tensors))
-        elif isinstance(statement, ast.Train):
+        elif isinstance(statement, ast.Train | ast.Network):
             yield from (arg.value for arg in statement.args)  # type: ignore[misc]
         elif isinstance(statement, ast.Store):
             yield from statement.value.args

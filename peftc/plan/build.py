@@ -32,6 +32,7 @@ from peftc.expr.knobs import bind_knobs
 from peftc.expr.places import TAP
 from peftc.expr.sizes import NotWhole, Size
 from peftc.expr.wrap import over_tensors
+from peftc.plan.beside import check_beside, with_networks
 from peftc.plan.equations import composed, equation_of, knob_sizes
 from peftc.plan.insertions import check_insertions
 from peftc.plan.positions import moved_tables
@@ -77,6 +78,7 @@ def build(
     naming = _Naming(_groups(spec), _counts(spec))
     stores, rest = stored_weights(spec, view)
     made = _rewrites([a for a in rest if a.site is not MODEL], view, naming)
+    check_beside(rest, made)
     parts = (_applications(a, naming) for a in spec if a.site is MODEL)
     whole = tuple(one for some in parts for one in some)
     rewrites = (*moved_tables(made, view), *made)
@@ -98,7 +100,8 @@ def _rewrites(
     for applied in spec:
         at.setdefault(applied.site.key, []).append(applied)
     found = []
-    for site in view.sites:
+    sides = {a.site.key: a.site for a in spec if a.site.kind == "side"}
+    for site in (*view.sites, *sides.values()):
         try:
             if site.key in at:
                 found.append(_rewrite(site, at[site.key], naming, view))
@@ -160,6 +163,8 @@ def _rewrite(
     naming = replace(naming, seen=Counter())
     every = (_applications(part, naming) for part in parts)
     applications = tuple(one for some in every for one in some)
+    if site.kind == "side":
+        applications = with_networks(parts, applications, view)
     rewrite = Rewrite(site, applications, start=_start(site, parts, applications))
     if site.kind == "input":
         check_insertions(rewrite, dict(_methods(parts)), view, parts[-1].span)

@@ -225,6 +225,8 @@ def _site(key: str, text: str) -> Site:
 def _fact(name: str, value: str) -> Any:
     if name == "rows":
         return _rows(_unquote(value))
+    if name == "taps":
+        return tuple(_unquote(value).split(","))
     if name in {"layer", "calls", "experts"}:
         return int(value)
     return {"true": True, "false": False}.get(value, _unquote(value))

@@ -92,6 +92,7 @@ def _rewrite(rewrite: Rewrite) -> Iterator[str]:
 def site_text(site: Site) -> str:
     """The facts of a site but its key; what has its default value is left out."""
     facts = vars(site) | {"key": "", "rows": _rows(site), "sizes": ""}
+    facts["taps"] = ",".join(site.taps) or ()
     del facts["key"], facts["sizes"]
     said = {n: v for n, v in facts.items() if v != SITE_DEFAULTS[n] and v is not None}
     sizes = " ".join(f"{axis}={n}" for axis, n in site.sizes)

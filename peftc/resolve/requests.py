@@ -268,7 +268,8 @@ def _method(
         raise fail(WrongArgument(span=targets[0].span, problem=problem))
     selectors = _selectors(method, targets, walk)
     check_knobs(method, knobs, expr.span)
-    if not targets and places in ({"attention"}, {"input"}, {"model"}):
+    alone = ({"attention"}, {"input"}, {"model"}, {"side"})
+    if not targets and places in alone:
         selectors = (Selector(next(iter(places)), expr.span),)
     elif not targets:
         example = ", ".join(("q, v", *(f"{n}=..." for n in knobs)))

@@ -6,8 +6,9 @@ model's order.  A selector that matches nothing is an error unless it is optiona
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import Diagnostic, fail, suggestion
@@ -81,11 +82,28 @@ def select(
     """
     if selector.target == MODEL.role and not (selector.glob or scopes):
         return (MODEL,)
+    if selector.target == "side":
+        return _beside(selector, scopes, view)
     matching = [site for site in view.sites if _means(selector, site)]
     inside = [s for s in matching if all(scope.admits(s) for scope in scopes)]
     if not inside and not selector.optional:
         raise fail(_nothing(selector, scopes, view, bool(matching)))
     return tuple(inside)
+
+
+def _beside(
+    selector: Selector, scopes: tuple[Restriction, ...], view: ModelView
+) -> tuple[Site, ...]:
+    """The sides of the model, reading those of their layers that the scopes admit."""
+    found = []
+    for side in view.sides:
+        at = [replace(side, layer=layer) for layer in range(len(side.taps))]
+        admitted = [all(scope.admits(one) for scope in scopes) for one in at]
+        taps = tuple(compress(side.taps, admitted))
+        found += [replace(side, taps=taps)] if taps else []
+    if not found:
+        raise fail(_nothing(selector, scopes, view, bool(view.sides)))
+    return tuple(found)
 
 
 def check_layers(scopes: tuple[Restriction, ...], view: ModelView) -> None:

@@ -65,6 +65,8 @@ def check_located(
     errors = Diagnostics()
     anchors = tuple(anchor for one in found for anchor in one.anchors)
     for rewrite in plan.rewrites:
+        if rewrite.site.kind == "side":  # it is no rewrite of the graph
+            continue
         strays = sorted(set(_strays(rewrite.site, located, used, anchors)))
         if strays:
             users = ", ".join(f"`{name}`" for name in strays)

@@ -25,6 +25,7 @@ from peftc.rewrite.inputs import NUMBERS
 from peftc.rewrite.print import graph_text
 from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
+from peftc.runtime.names import CHILD
 from peftc.runtime.needed import erase
 from peftc.sites.anchors import Capture, Located
 from peftc.sites.capture import ties
@@ -33,6 +34,7 @@ from peftc.sites.locate import locate
 if TYPE_CHECKING:
     import weakref
 
+    from peftc.plan.types import Plan
     from peftc.runtime.recipe import Captures, Recipe
     from peftc.view import Site
 
@@ -98,7 +100,7 @@ class Backend:
         module, counts as not located, and is refused.
         """
         plan = self.recipe.plan
-        found = locate(graph, binding.base, tied)
+        found = locate(graph, binding.base, tied) if _in_graph(plan) else ()
         known = {one.site.key: one for one in found}
         bound = [r.site for r in plan.rewrites if _is_bound(r.site, binding)]
         pairs = ((s.key, known.get(s.key) or _by_weight(s, found)) for s in bound)
@@ -123,6 +125,12 @@ def _check_placed(bound: Sequence[Site], located: Mapping[str, Located]) -> None
     for site in bound:
         if site.kind == "input" and site.key not in located:
             raise fail(SiteNotFoundInGraph(site=site.place, users="`embedding`"))
+
+
+def _in_graph(plan: Plan) -> bool:
+    """Whether a plan rewrites anything: a side network is traced as it is."""
+    sites = (rewrite.site for rewrite in plan.rewrites)
+    return bool(plan.stores) or any(site.kind != "side" for site in sites)
 
 
 def _by_weight(site: Site, found: Sequence[Located]) -> Located | None:
@@ -162,8 +170,9 @@ def _find(model: nn.Module, path: str) -> nn.Module | None:
 
 
 def _named(model: nn.Module) -> Mapping[int, str]:
-    """The first path of each parameter, by its identity."""
-    return {id(p): path for path, p in model.named_parameters()}
+    """The first path of each parameter of the base, by its identity."""
+    named = model.named_parameters()
+    return {id(p): path for path, p in named if CHILD not in path.split(".")}
 
 
 def _names(binding: Binding) -> Mapping[str, str]:

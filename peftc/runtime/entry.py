@@ -34,7 +34,7 @@ from peftc.runtime.bind import Forward, Layout, bound, layout, ran_unadapted
 from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
 from peftc.runtime.storing import keep_free
-from peftc.runtime.tripwire import capturing, ours
+from peftc.runtime.tripwire import alone, capturing, ours
 from peftc.sites.capture import plain_buffers
 from peftc.sites.recording import install_output_hooks, lacks_hooks
 from peftc.sites.tracing import tracing
@@ -70,6 +70,8 @@ class Entry:
         self.owners = {p: root.get_submodule(p) for p in dict.fromkeys(layout.owners)}
         self._dynamic = recipe.dynamic
         self.previous: Forward | None = self.module.__dict__.get("forward")
+        self.beside: Forward | None = None
+        """The forward with a side network, if the plan puts one beside this module."""
         self._compiled: Forward | None = None
         self._lock = threading.Lock()
         self._bare: Entry | None = None
@@ -138,7 +140,7 @@ class Entry:
             raise fail(Unattended())
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with _capture(self.recipe.limit):
+        with _capture(self.recipe):
             try:
                 return self._forward()(*args, **kwargs)
             except InternalTorchDynamoError:
@@ -174,7 +176,7 @@ class Entry:
         plain_buffers(self.root)
         model = weakref.ref(self.root)
         backend = Backend(model, owners, self.layout, self.recipe, self.captures)
-        forward = bound(self.original, self.root, self.layout)
+        forward = bound(self.beside or self.original, self.root, self.layout)
         compiled: Forward = torch.compile(
             forward, fullgraph=True, dynamic=self._dynamic, backend=backend
         )
@@ -214,6 +216,8 @@ class SubEntry(Entry):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the part: as part of a capture under way, or by its own."""
         if torch.compiler.is_dynamo_compiling() and ours():
+            if self.beside is not None and not alone():
+                return self.beside(*args, **kwargs)
             if self.previous is not None:
                 return self.previous(*args, **kwargs)
             # A bound method, as `original` makes one, cannot be captured.
@@ -243,9 +247,10 @@ def _settings(limit: int) -> Any:
 
 
 @contextmanager
-def _capture(limit: int) -> Iterator[None]:
+def _capture(recipe: Recipe) -> Iterator[None]:
     """Around a call that may capture: our settings, our mark, our errors."""
-    with _translated(limit), _settings(limit), capturing():
+    limit, bare = recipe.limit, not recipe.plan.rewrites
+    with _translated(limit), _settings(limit), capturing(alone=bare):
         yield
 
 

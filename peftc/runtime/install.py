@@ -27,6 +27,7 @@ from peftc.runtime.recipe import GRAPHS, Captures, Recipe
 from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
 from peftc.runtime.resume import add_check
 from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
+from peftc.runtime.side import connect
 from peftc.runtime.storing import forget_states, stored_base
 from peftc.runtime.tripwire import Switch, add_tripwires
 
@@ -84,6 +85,7 @@ def install(
     attached = attach(model, plan, evaluations(model, plan, codes), codes)
     if adapter is not None:
         adapters.copy_into(model, adapter)
+    connect(model, plan, entries)
     handle = Handle(model, spec, attached, entries, base)
     handle.any_base = adapter is not None and (any_base or adapter.any_base)
     _take_over(model, handle)
@@ -131,9 +133,11 @@ def _parts(model: Any) -> Iterator[str]:
 def _take_over(model: nn.Module, handle: Handle) -> None:
     """Everything that changes the behaviour of the instance."""
     stored = {s.weight.rpartition(".")[0] for s in handle.plan.stores}
-    add_tripwires(model, handle.attached.owners, handle.switch, stored)
+    beside = {site.owner for site in handle.sites if site.kind == "side"}
+    owners = tuple(o for o in handle.attached.owners if o not in beside)
+    add_tripwires(model, owners, handle.switch, stored)
     forget_states(model, handle.plan.stores)
-    add_marks(model, handle.attached.owners)
+    add_marks(model, owners)
     add_check(handle)
     for entry in handle.entries:
         entry.module.__dict__["forward"] = entry

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from peftc.plan.equations import definitions
 from peftc.plan.types import stored
 from peftc.runtime.codes import Holder, free
 from peftc.runtime.fit import check_fit
@@ -28,6 +29,7 @@ from peftc.runtime.names import (
     tensor_parts,
     tensor_path,
 )
+from peftc.runtime.networks import network_at, own_name, taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,6 +111,9 @@ def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> dict[str, Slot
     for rewrite in plan.rewrites:
         site = rewrite.site
         top = slots.setdefault(site.owner, Slot())
+        if site.kind == "side":
+            _add_networks(top, model, plan, rewrite)
+            continue
         base = like(model, site)
         for tensor in rewrite.tensors:
             key = rewrite.storage(tensor)
@@ -120,6 +125,25 @@ def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> dict[str, Slot
             role = top.slot(role_name(site))
             role.register_buffer(ROWS, _numbers(site.rows, base), persistent=False)
     return slots
+
+
+def _add_networks(top: Slot, model: nn.Module, plan: Plan, rewrite: Rewrite) -> None:
+    """Put the network of each application where its tensors' paths say."""
+    site = rewrite.site
+    base = like(model, site)
+    slot = top.slot(role_name(site))
+    for application in rewrite.applications:
+        network = network_at(model, rewrite, application, definitions(plan))
+        evaluate = taken(model, site, network)
+        made = {
+            own_name(tensor): _make(tensor, plan, site, base, evaluate)
+            for tensor in application.tensors
+        }
+        network.take(made)
+        network.train(model.get_submodule(site.taps[0]).training)
+        if next(network.parameters()).device != base.device:
+            network.to(base.device)
+        slot.add_module(attribute(application.instance), network)
 
 
 def like(model: nn.Module, site: Site) -> torch.Tensor:

@@ -12,6 +12,7 @@ from peftc.runtime.needed import remove_marks
 from peftc.runtime.parameters import detach
 from peftc.runtime.resume import remove_check
 from peftc.runtime.saving import ABSENT
+from peftc.runtime.side import disconnect
 from peftc.runtime.tripwire import remove_tripwires
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def remove(handle: Handle) -> None:
             del own["forward"]
             if entry.previous is not None:
                 own["forward"] = entry.previous
+    disconnect(model, handle.entries)
     remove_tripwires(model, handle.switch)
     remove_marks(model)
     remove_check(model)

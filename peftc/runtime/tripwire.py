@@ -56,14 +56,15 @@ class Switch:
 
 
 @contextmanager
-def capturing() -> Iterator[None]:
-    """Around the run of a compiled forward: what Dynamo traces in here is ours."""
-    depth = getattr(_capturing, "depth", 0)
-    _capturing.depth = depth + 1
+def capturing(*, alone: bool = False) -> Iterator[None]:
+    """Around the run of a compiled forward: what Dynamo traces in here is ours, and
+    with `alone` the base without what stands beside it."""
+    before = getattr(_capturing, "depth", 0), getattr(_capturing, "alone", False)
+    _capturing.depth, _capturing.alone = before[0] + 1, alone
     try:
         yield
     finally:
-        _capturing.depth = depth
+        _capturing.depth, _capturing.alone = before
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
@@ -73,6 +74,12 @@ def ours() -> bool:
     A constant is right: code that Dynamo traced for us is only ever run by us.
     """
     return bool(getattr(_capturing, "depth", 0))
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]  # torch's
+def alone() -> bool:
+    """Whether the trace under way is of the base alone; a constant as `ours` is."""
+    return bool(getattr(_capturing, "alone", False))
 
 
 @torch._dynamo.disable(  # type: ignore[untyped-decorator]  # torch leaves it so

@@ -22,6 +22,7 @@ from peftc.sites.flow import Flow
 from peftc.sites.load import sketch
 from peftc.sites.locate import survey
 from peftc.sites.rows import RowFinder, ranges
+from peftc.sites.sides import Sides
 from peftc.view import ModelView, ParameterFact, Unresolved
 
 if TYPE_CHECKING:
@@ -73,12 +74,15 @@ def model_view(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Mod
     flow = Flow.of(captured.graph)
     sites, unresolved = _with_rows(told.found, flow)
     cores = Cores.of(told.found, flow, told.ends)
+    sides = Sides.of(model, sites)
     return ModelView(
         architecture=name,
         sites=tuple(cores.completed(sites)),
         parameters=tuple(_facts(model)),
         layers=told.layers,
         unresolved=(*told.unresolved, *unresolved, *cores.unresolved),
+        sides=sides.sites,
+        networks=sides,
         config_hash=config_hash(getattr(model, "config", None)),
     )
 

@@ -211,7 +211,16 @@ class Store(Commented):
     value: Random
 
 
-Statement: TypeAlias = Declare | Define | Rule | Loss | Train | Store
+@dataclass(frozen=True)
+class Network(Commented):
+    """`network transformer(reduction=8)`: what stands beside the backbone; its options
+    have names."""
+
+    builder: str
+    args: tuple[Arg, ...]
+
+
+Statement: TypeAlias = Declare | Define | Rule | Loss | Train | Store | Network
 
 
 @dataclass(frozen=True)
@@ -230,9 +239,9 @@ Guard: TypeAlias = tuple[tuple[Test, ...], ...]
 class Clause(Commented):
     """`on linear where biased or create { ... }`.
 
-    `place` is a kind of site (`linear`, `hidden`, `norm`, `attention`) or a redirection
-    such as `ffn.down`: applied to the site `ffn`, the clause rewrites its linear
-    `down`.
+    `place` is a kind of site (`linear`, `hidden`, `norm`, `attention`, `model`, `side`)
+    or a redirection such as `ffn.down`: applied to the site `ffn`, the clause rewrites
+    its linear `down`.
     """
 
     place: str

@@ -160,6 +160,10 @@ class Builder(Transformer[Token, Any]):
     def store(self, word: Lexeme, name: Lexeme, value: ast.Random) -> ast.Store:
         return ast.Store(str(name), value, span=word.span.to(value.span))
 
+    def network(self, word: Lexeme, name: Lexeme, *parts: Part) -> ast.Network:
+        span = word.span.to(parts[-1].span)
+        return ast.Network(str(name), _nodes(parts), span=span)
+
     # --- specs -----------------------------------------------------------------------
 
     def sum(self, *parts: Part) -> ast.SpecExpr:

@@ -159,7 +159,11 @@ def _statement(statement: ast.Statement) -> Doc:
         return ("loss += ", _expr(statement.value))
     if isinstance(statement, ast.Store):
         return (f"store {statement.tensor}", _random(statement.value))
-    return (f"train {statement.control}", listed("(", map(_arg, statement.args), ")"))
+    if isinstance(statement, ast.Network):
+        head = f"network {statement.builder}"
+    else:
+        head = f"train {statement.control}"
+    return (head, listed("(", map(_arg, statement.args), ")"))
 
 
 def _tensor(tensor: ast.Tensor) -> Doc:

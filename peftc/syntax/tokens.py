@@ -159,6 +159,8 @@ def _kind_of_name(token: Lexeme, following: list[str]) -> str:
         return "LOSS"
     if token == "train" and following[:2] == ["NAME", "LPAR"]:
         return "TRAIN"
+    if token == "network" and following[:2] == ["NAME", "LPAR"]:
+        return "NETWORK"
     if token == "shared" and following[:1] in (["PARAM"], ["BUFFER"]):
         return "SHARED"
     if token == "store" and following[:2] == ["NAME", "TILDE"]:

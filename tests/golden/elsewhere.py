@@ -17,6 +17,7 @@ _PROMPT = "tests/numerics/methods/test_prompt.py::"
 _REWRITE = "tests/unit/rewrite/test_check.py::"
 
 _TRAINING = "tests/numerics/training/test_run.py::"
+_LADDER = "tests/numerics/methods/test_ladder.py::"
 
 _MASK = "tests/numerics/training/test_mask.py::"
 
@@ -30,6 +31,12 @@ ELSEWHERE = {
     "PEFT331": _MASK + "test_groups_have_to_divide",
     "PEFT695": _ADALORA + "test_phases_that_do_not_fit_are_refused",
     "PEFT322": _ADALORA + "test_what_zeros_do_not_drop_is_not_cut",
+    "PEFT350": _LADDER + "test_what_would_have_no_effect_or_no_size",
+    "PEFT351": _LADDER + "test_what_would_have_no_effect_or_no_size",
+    "PEFT352": _LADDER + "test_what_would_have_no_effect_or_no_size",
+    "PEFT353": _LADDER + "test_what_would_have_no_effect_or_no_size",
+    "PEFT354": _LADDER + "test_what_would_have_no_effect_or_no_size",
+    "PEFT455": _LADDER + "test_models_that_have_none",
     "PEFT690": _TRAINING + "test_how_long_a_run_is_has_to_be_known",
     "PEFT691": _TRAINING + "test_a_control_that_needs_data_gets_some",
     "PEFT692": _TRAINING + "test_a_state_of_other_controls_is_refused",

@@ -30,6 +30,7 @@ LAYERS = (
     ("plan",),
     ("pipeline", "passes"),
     ("plan-pass", "codegen"),
+    ("networks",),
     ("sites", "rewrite", "storage"),
     ("graph-pass",),
     ("runtime",),

@@ -1,0 +1,1 @@
+"""Side networks: what runs beside a frozen backbone, one file for each concept."""
