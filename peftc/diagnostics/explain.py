@@ -24,6 +24,7 @@ MODULES = (
     "masks",
     "stores",
     "wrappers",
+    "networks",
     "plan",
     "capture",
     "stored",

@@ -53,7 +53,7 @@ def taken(model: nn.Module, site: Site, network: SideNetwork) -> Evaluate:
     """What gives the first values that are taken from the backbone."""
     backbone = backbone_at(model, site.taps[0])
 
-    def value(tensor: AddedTensor) -> torch.Tensor:
+    def value(tensor: AddedTensor, _: torch.Generator) -> torch.Tensor:
         with torch.no_grad():
             return network.taken(own_name(tensor), tensor.init, backbone)
 

@@ -104,10 +104,11 @@ def _in_a_row(taps: Sequence[str]) -> bool:
 
 def backbone_path(model: nn.Module, layer: str) -> str | None:
     """The innermost model of Transformers around a layer; "" is the model itself."""
-    path = layer
+    modules = dict(model.named_modules())
+    path = layer if layer in modules else ""
     while path:
         path = path.rpartition(".")[0]
-        if isinstance(model.get_submodule(path), PreTrainedModel):
+        if isinstance(modules.get(path), PreTrainedModel):
             return path
     return None
 

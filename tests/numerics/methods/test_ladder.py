@@ -74,7 +74,10 @@ def test_counts(spec: str, count: int) -> None:
 
 
 def normed(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * gain
+    """Llama's, which works in float32 whatever it is given."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)
+    return gain * wide.to(x.dtype)
 
 
 def turned(x: torch.Tensor) -> torch.Tensor:
