@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 
 from peftc.diagnostics.core import PeftcError
+from peftc.expr.ir import Leaf, walk
 from peftc.expr.start import starts_as_base
 from peftc.plan.equations import composed, definitions, environment, same_shape
+from peftc.plan.training import losses_of
+from peftc.runtime.names import tensor_path
 from peftc.runtime.trial import Trial, difference, first
 
 if TYPE_CHECKING:
@@ -104,7 +107,10 @@ def _not_the_base_at_first(plan: Plan) -> list[str]:
 
 
 def _gradients(trial: Trial) -> Check:
-    """Every trained tensor gets a gradient, and a step of AdamW moves it."""
+    """Every trained tensor gets a gradient, and a step of AdamW moves it.
+
+    One that a method adds to the loss may be moved by that alone.
+    """
     trained, model = trial.trained(), trial.model
     if not trained:
         return Check("gradients", "skipped", note="nothing is trained")
@@ -114,13 +120,29 @@ def _gradients(trial: Trial) -> Check:
     bad = {path for path, p in trained.items() if p.grad is None or not p.grad.any()}
     torch.optim.AdamW(trained.values(), lr=1e-2).step()
     bad |= {path for path, p in trained.items() if torch.equal(p, before[path])}
+    bad -= set(_in_losses(trial.handle.plan))
     moved = len(trained) - len(bad)
     bad |= {n for n, p in model.named_parameters() if p.grad is not None} - set(trained)
     note = f"of {len(trained)} trained tensors at {len(trial.handle.sites)} sites"
     if bad:
         note += f"; wrong at {min(bad)}"
+    if bad and trial.handle.unattended:
+        note += "; its training plan has not begun: start a `peftc.training.Run`"
+        return Check("gradients", "skipped", moved, len(trained), note)
     verdict: Verdict = "failed" if bad else "ok"
     return Check("gradients", verdict, moved, len(trained), note)
+
+
+def _in_losses(plan: Plan) -> Iterator[str]:
+    """The paths of tensors that terms of the loss read."""
+    methods = definitions(plan)
+    for rewrite in plan.rewrites:
+        read = {
+            n.name for n in walk(*losses_of(rewrite, methods)) if isinstance(n, Leaf)
+        }
+        for tensor in rewrite.tensors:
+            if tensor.name in read:
+                yield tensor_path(rewrite.site, tensor)
 
 
 def _merging(trial: Trial) -> Check:
