@@ -61,3 +61,20 @@ class NothingKept(Diagnostic):
     label: ClassVar[str] = "{keep:g} of {count:,} elements is none"
     keep: float
     count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredInCodes(Diagnostic):
+    """Gradients of the base are needed, and its weights are codes.
+
+    Some selections let the base itself learn for a while, or look at gradients by its
+    weights.  A weight that is stored in four or eight bits has none.
+
+    Fix: leave the weight as it is where such a method stands, or choose by something
+    else than gradients.
+    """
+
+    code: ClassVar[str] = "PEFT333"
+    title: ClassVar[str] = "a stored weight has no gradient"
+    label: ClassVar[str] = "`{weight}` is stored in codes"
+    weight: str

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.masks import StoredInCodes
 from peftc.runtime.evaluate import base_values, chosen, is_transposed
 
 if TYPE_CHECKING:
@@ -42,11 +44,18 @@ def learning_base(run: Run, sites: Iterable[str]) -> Iterator[dict[str, nn.Param
 
 
 def weights(run: Run, sites: Iterable[str]) -> dict[str, nn.Parameter]:
-    """The parameters of the base at sites, each once."""
+    """The parameters of the base at sites, each once.
+
+    Raises:
+        PeftcError: PEFT333 if one is stored in codes.
+    """
     found = {}
+    stored = {one.weight for one in run.handle.plan.stores}
     for key in sites:
         site = run.values.rewrite(key).site
         for path in (site.weight, site.bias):
+            if path in stored:
+                raise fail(StoredInCodes(weight=path))
             if path:
                 found[path] = run.model.get_parameter(path)
     return found
@@ -54,7 +63,7 @@ def weights(run: Run, sites: Iterable[str]) -> dict[str, nn.Parameter]:
 
 def at_site(model: nn.Module, site: Site) -> Mapping[str, Tensor]:
     """`W` [out, in] and `bias` of a site as they are now, copied."""
-    values = base_values(model, site)
+    values = base_values(model, site, lambda path: model.get_parameter(path).detach())
     return {name: value.clone() for name, value in values.items()}
 
 

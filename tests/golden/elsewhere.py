@@ -28,6 +28,7 @@ _STORED = "tests/numerics/methods/test_quantize.py::"
 ELSEWHERE = {
     "PEFT330": _MASK + "test_scores_that_tell_nothing_are_refused",
     "PEFT332": "tests/numerics/methods/test_fishmask.py::test_too_few_to_keep",
+    "PEFT333": "tests/numerics/methods/test_far.py::test_codes_do_not_learn",
     "PEFT331": _MASK + "test_groups_have_to_divide",
     "PEFT695": _ADALORA + "test_phases_that_do_not_fit_are_refused",
     "PEFT322": _ADALORA + "test_what_zeros_do_not_drop_is_not_cut",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 import torch
 
 import peftc
+from peftc.diagnostics.core import PeftcError
 from peftc.driver import make_plan
 from peftc.syntax.source import Source
 from peftc.training import Run
@@ -79,3 +81,9 @@ def test_only_learners_change_and_merging_puts_them_back() -> None:
         assert int(changed.sum()) == -(-site.size("out") // 4)
         offsets = model.get_parameter(site.bias) != before[site.bias]
         assert bool((changed | ~offsets).all())
+
+
+def test_codes_do_not_learn() -> None:
+    model = peftc.compile(llama(), f"quantize(up) + {SPEC}")
+    with pytest.raises(PeftcError, match="PEFT333"):
+        Run(model, calibration=batches()[:1])
