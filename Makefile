@@ -36,6 +36,7 @@ types:  ## mypy, strict
 bench:  ## run the benchmarks; docs/benchmarks.md holds figures
 	$(PYTHON) benchmarks/bench_plan.py
 	$(PYTHON) benchmarks/bench_overhead.py
+	$(PYTHON) benchmarks/bench_storage.py
 
 compare:  ## train every spec of examples/specs alike; writes docs/methods-compared.md
 	$(PYTHON) benchmarks/compare_methods.py

@@ -106,6 +106,15 @@ def test_the_benchmark_of_overhead(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(printed(capsys)) == 2 * (2 + 3)
 
 
+def test_the_benchmark_of_storage() -> None:
+    module = benchmark("bench_storage")
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
+    found = module.measure("nf4, double", **sizes, **heads)
+    assert found["held"] == pytest.approx(found["planned"], rel=0.01)
+    assert module.row("nf4", found).startswith("| nf4 |")
+
+
 def test_the_benchmark_of_plans(capsys: pytest.CaptureFixture[str]) -> None:
     module = benchmark("bench_plan")
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}

@@ -137,6 +137,7 @@ statements = (
     | _commented(ast.Define, names, expressions)
     | _commented(ast.Rule, names, expressions)
     | _commented(ast.Loss, expressions)
+    | _commented(ast.Store, names, starts)
     | _commented(ast.Train, names, tuples(operands, most=3).map(_without_twice))
 )
 asked = make(ast.Test, names, st.just("") | names)
@@ -181,6 +182,7 @@ WORDS = (
         "loss",
         "+=",
         "train",
+        "store",
         "sum",
         "W'",
         "lora",
