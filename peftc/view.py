@@ -42,7 +42,7 @@ GROUPS = ("linear",)
 """Selectors that stand for many roles: `linear` is every linear inside blocks, experts
 included, routers not."""
 
-SCOPES = ("layers", "enc", "dec", "self", "cross")
+SCOPES = ("layers", "spindle", "enc", "dec", "self", "cross")
 
 Rows: TypeAlias = tuple[tuple[int, int], ...]
 """Half-open, increasing ranges of output rows of a weight in [out, in] orientation."""

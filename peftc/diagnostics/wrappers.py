@@ -115,3 +115,20 @@ class ControlledTensor(Diagnostic):
     wrapper: str
     tensor: str
     control: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooFewLayers(Diagnostic):
+    """A model has too few layers for the groups of a spindle.
+
+    `@ spindle(1)` to `@ spindle(4)` are the four groups that S4 puts the layers of each
+    stack into: few at both ends, many in between.  Each has one layer at least.
+
+    Fix: name the layers, `@ layers(0..1)`.
+    """
+
+    code: ClassVar[str] = "PEFT314"
+    title: ClassVar[str] = "too few layers for four groups"
+    label: ClassVar[str] = "a stack of this model has {layers}"
+    help: ClassVar[str] = "name the layers: `@ layers(0..1)`"
+    layers: int

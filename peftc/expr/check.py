@@ -36,6 +36,7 @@ from peftc.expr import numbers
 from peftc.expr.controls import controls as all_controls
 from peftc.expr.distributions import DISTRIBUTIONS
 from peftc.expr.elaborate import Body, symbolic
+from peftc.expr.formulas import MODEL_NUMBERS
 from peftc.expr.knobs import (
     KNOB_TYPES,
     SPELT,
@@ -81,9 +82,9 @@ FACTS: Mapping[str, tuple[str, ...]] = {
 see no later tokens; that a tensor has two axes or more, that its first one is what the
 site gives (`up`), that it is not (`down`)."""
 
-SPEC_NUMBERS = ("sites",)
+SPEC_NUMBERS = ("sites", *MODEL_NUMBERS)
 """What defaults of knobs may use beside axes: how many matrices or edges an application
-in a spec is at, each expert's for itself."""
+in a spec is at, each expert's for itself, and numbers of the model."""
 
 ALL_AXES = frozenset(axis for axes in AXES.values() for axis in axes)
 

@@ -317,6 +317,8 @@ def call(
     first = operands[0]
     if isinstance(first, Literal) and not first.value and fn in LINEAR_CALLS:
         return literal(0, axes)
+    if fn == "training" and first is operands[1]:
+        return first
     return _intern(Call, tuple(axes), tuple(operands), fn=fn, attrs=tuple(attrs))
 
 

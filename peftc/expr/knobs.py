@@ -46,6 +46,8 @@ class Given:
     value: int | float | str | bool
     span: Span | None = None
     unit: Literal["", "%"] = ""
+    formula: ast.Expr | None = None
+    """What gives the value at a site; `value` then means nothing."""
     quoted: bool = False
     """A text in quotes, not a word."""
 
@@ -168,7 +170,8 @@ def _given_errors(
             yield UnknownKnob(span=span, method=method.name, name=name, hint=hint)
             continue
         try:
-            convert(name, types[name], value)
+            if not value.formula:
+                convert(name, types[name], value)
         except PeftcError as error:
             yield from error.diagnostics
         if others := _overruled(method, name, given):
@@ -364,8 +367,10 @@ class _Binding:
     def value(self, name: str, known: Mapping[str, Value]) -> Knob:
         """The value of a knob, from what was given or else its default."""
         kind = knob_types(self.method)[name]
-        if name in self.given:
+        if name in self.given and not self.given[name].formula:
             return convert(name, kind, self.given[name])
+        if name in self.given:
+            return self.worked_out(name, kind, self.given[name], known)
         default = next(p.default for p in self.method.params if p.name == name)
         assert default is not None
         if kind.words or kind.name in SPELT:
@@ -376,6 +381,20 @@ class _Binding:
             raise fail(self.not_whole(name, default, value, known))
         plain = float(value) if isinstance(value, Fraction) else value
         return convert(name, kind, Given(plain, self.blamed(default)))
+
+    def worked_out(
+        self, name: str, kind: Type, given: Given, known: Mapping[str, Value]
+    ) -> Knob:
+        """The value of a knob whose formula has one here."""
+        assert given.formula is not None
+        value = compute(given.formula, known)
+        assert value is not None
+        if isinstance(value, Fraction) and kind.whole and value.denominator != 1:
+            raise fail(self.not_whole(name, given.formula, value, known))
+        plain = float(value) if isinstance(value, Fraction) else value
+        if isinstance(plain, float) and kind.whole and plain.is_integer():
+            plain = int(plain)
+        return convert(name, kind, Given(plain, given.span))
 
     def not_whole(
         self, name: str, default: ast.Expr, value: Fraction, known: Mapping[str, Value]

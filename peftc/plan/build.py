@@ -35,6 +35,7 @@ from peftc.expr.wrap import over_tensors
 from peftc.plan.beside import check_beside, with_networks
 from peftc.plan.equations import composed, equation_of, knob_sizes
 from peftc.plan.insertions import check_insertions
+from peftc.plan.numbers import Numbers
 from peftc.plan.positions import moved_tables
 from peftc.plan.stores import stored_weights
 from peftc.plan.types import (
@@ -75,7 +76,7 @@ def build(
     size = sum(prod(p.shape) * DTYPE_BYTES.get(p.dtype, 4) for p in view.parameters)
     facts = ModelFacts(view.architecture, view.config_hash, count, view.layers, size)
     methods = dict(_methods(spec))
-    naming = _Naming(_groups(spec), _counts(spec))
+    naming = _Naming(_groups(spec), Numbers.of(_every(spec), view))
     stores, rest = stored_weights(spec, view)
     made = _rewrites([a for a in rest if a.site is not MODEL], view, naming)
     check_beside(rest, made)
@@ -140,14 +141,6 @@ def _groups(spec: Sequence[Applied]) -> Mapping[Span, str]:
     return names
 
 
-def _counts(spec: Sequence[Applied]) -> Mapping[Span, int]:
-    """How many matrices or edges each application is at: `sites` in its defaults."""
-    counts: Counter[Span] = Counter()
-    for one in _every(spec):
-        counts[one.call] += one.site.experts or 1
-    return counts
-
-
 def _every(spec: Sequence[Applied]) -> Iterator[Applied]:
     """All that is applied, wrapped ones behind their wrapper."""
     for applied in spec:
@@ -184,10 +177,10 @@ def _start(
 @dataclass
 class _Naming:
     """Instance names at one site: `lora`, then `lora#2`; of each application in the
-    spec, the name of its share group and how many sites it is at."""
+    spec, the name of its share group, and what its knobs are worked out from."""
 
     groups: Mapping[Span, str]
-    sites: Mapping[Span, int]
+    numbers: Numbers
     idle: dict[Span, Applied | None] = field(default_factory=dict)
     """Wrappers over tensors that have changed none so far."""
     seen: Counter[str] = field(default_factory=Counter)
@@ -231,8 +224,9 @@ def _bare(applied: Applied, naming: _Naming) -> Application:
     """The application without its tensors."""
     instance = naming.next(applied.method.name)
     site, method = applied.site, applied.method
-    sizes = {**dict(site.sizes), "sites": naming.sites[applied.call]}
-    knobs = bind_knobs(method, applied.knobs, sizes, applied.span)
+    sizes = naming.numbers.sizes(site, applied.call)
+    given = naming.numbers.given(applied.knobs, site, applied.call)
+    knobs = bind_knobs(method, given, sizes, applied.span)
     wraps = (_applications(part, naming) for part in applied.inner)
     return Application(
         instance,

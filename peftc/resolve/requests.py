@@ -24,6 +24,7 @@ from peftc.diagnostics.resolve import (
 )
 from peftc.diagnostics.space import OpenSpace
 from peftc.expr.knobs import Given, check_knobs
+from peftc.resolve.groups import GROUPS
 from peftc.resolve.selectors import Restriction, Selector, check_name
 from peftc.resolve.values import CHOICES, Environment, evaluate
 from peftc.syntax import ast
@@ -156,11 +157,16 @@ def _scope(scope: ast.Scope, names: Environment) -> Restriction:
     if scope.name not in SCOPES:
         hint = suggestion(scope.name, SCOPES) or f"scopes are {', '.join(SCOPES)}"
         raise fail(UnknownScope(span=scope.span, name=scope.name, hint=hint))
-    if (scope.name == "layers") != bool(scope.ranges):
-        problem = "`layers` takes ranges, the other scopes take none"
-        hint = "`layers(0..11)`, `enc`, `dec`, `cross`"
+    if (scope.name in ("layers", "spindle")) != bool(scope.ranges):
+        problem = "`layers` and `spindle` take ranges, the other scopes take none"
+        hint = "`layers(0..11)`, `spindle(1..2)`, `enc`, `dec`, `cross`"
         raise fail(BadLayers(span=scope.span, problem=problem, hint=hint))
     ranges = tuple(_range(r, names) for r in scope.ranges)
+    if scope.name == "spindle":
+        if any(first < 1 or last > GROUPS for first, last in ranges):
+            problem = f"the groups of a spindle are 1..{GROUPS}"
+            raise fail(BadLayers(span=scope.span, problem=problem))
+        return Restriction(scope.name, scope.span, groups=ranges)
     return Restriction(scope.name, scope.span, ranges)
 
 

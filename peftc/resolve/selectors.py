@@ -42,19 +42,27 @@ class Restriction:
     name: str
     span: Span
     ranges: tuple[tuple[int, int], ...] = ()
+    groups: tuple[tuple[int, int], ...] = ()
+    """Of `spindle`: ranges of groups, counted from 1."""
+    within: tuple[tuple[str, int, int], ...] = ()
+    """The layers of these groups, once the model is known: stack, first, last."""
 
     def admits(self, site: Site) -> bool:
         """Whether the site lies in this scope."""
         if self.name == "layers":
             layer = -1 if site.layer is None else site.layer
             return any(first <= layer <= last for first, last in self.ranges)
+        if self.name == "spindle":
+            at = (-1 if site.layer is None else site.layer, site.stack)
+            return any(s == at[1] and a <= at[0] <= b for s, a, b in self.within)
         if self.name in ("self", "cross"):
             return site.cross == (self.name == "cross")
         return site.stack == self.name
 
     def __str__(self) -> str:
-        spans = (str(a) if a == b else f"{a}..{b}" for a, b in self.ranges)
-        return f"layers({', '.join(spans)})" if self.ranges else self.name
+        every = self.ranges or self.groups
+        spans = (str(a) if a == b else f"{a}..{b}" for a, b in every)
+        return f"{self.name}({', '.join(spans)})" if every else self.name
 
 
 def check_name(selector: Selector) -> None:

@@ -6,7 +6,7 @@ written order, each with the clause of the method that fits the site.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ from peftc.diagnostics.attention import AttentionNotFound, WrappedRows
 from peftc.diagnostics.core import Diagnostics, PeftcError, fail
 from peftc.diagnostics.resolve import GuardLeavesNothing, WrongKind
 from peftc.diagnostics.stores import StorageWrapped
-from peftc.expr.knobs import bind_knobs, knob_types
+from peftc.expr.knobs import Given, bind_knobs, knob_types
 from peftc.expr.stores import is_store
 from peftc.expr.wrap import over_tensors
+from peftc.resolve.groups import with_layers
 from peftc.resolve.idle import check_idle
 from peftc.resolve.selectors import Selector, check_layers, reasons, select
 from peftc.syntax import ast
@@ -25,7 +26,6 @@ from peftc.syntax.print import print_guard
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from peftc.expr.knobs import Given
     from peftc.resolve.requests import Request
     from peftc.syntax.source import Span
     from peftc.view import ModelView, Site
@@ -72,6 +72,7 @@ def _applied(request: Request, view: ModelView) -> tuple[Applied, ...]:
     if request.inner:
         return _wrapped(request, view)
     check_layers(request.scopes, view)
+    request = replace(request, scopes=with_layers(request.scopes, view))
     errors = Diagnostics()
     at: dict[str, Applied] = {}  # overlapping selectors mean a site once
     for selector in request.selectors:
@@ -224,7 +225,11 @@ def _is_true(
     if test.name in facts:
         return facts[test.name]
     sizes = {**dict(site.sizes), "sites": 1}  # not counted before sites are chosen
-    value = bind_knobs(method, knobs, sizes)[test.name]
+    known = {n: g for n, g in knobs.items() if not g.formula or n == test.name}
+    for knob in method.params:
+        if knob.default is None and knob.name in knobs:
+            known.setdefault(knob.name, Given(1))  # it decides nothing here
+    value = bind_knobs(method, known, sizes)[test.name]
     return value == test.word if test.word else bool(value)
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
 from peftc.diagnostics.core import fail, suggestion
 from peftc.diagnostics.resolve import BadArithmetic, UnknownName
 from peftc.diagnostics.space import OpenSpace
+from peftc.expr.formulas import formula, is_open
 from peftc.expr.knobs import Given
+from peftc.expr.numbers import compute
 from peftc.syntax import ast
 from peftc.syntax.print import print_expr
 
@@ -42,6 +45,8 @@ def evaluate(expr: ast.Expr, names: Environment) -> Given:
         PeftcError: PEFT208 for an unknown name in arithmetic, PEFT271 for arithmetic
             that has no value, PEFT681 for a choice.
     """
+    if is_open(expr, names):
+        return Given(0, expr.span, formula=formula(expr, names))
     match expr:
         case ast.Number(value, unit):
             return Given(value, expr.span, unit)
@@ -51,11 +56,16 @@ def evaluate(expr: ast.Expr, names: Environment) -> Given:
             return _name(word, expr.span, names)
         case ast.Negate(operand):
             return Given(-_number(operand, names), expr.span)
+        case ast.Call(ast.Name(word)) if word in CHOICES:
+            raise fail(OpenSpace(span=expr.span, word=word))
+        case ast.Call():
+            found = compute(formula(expr, names), {})
+            assert found is not None
+            plain = float(found) if isinstance(found, Fraction) else found
+            return Given(plain, expr.span)
         case ast.Binary(op, left, right) if op in OPERATORS:
             numbers = _number(left, names), _number(right, names)
             return Given(_combine(op, numbers, expr.span), expr.span)
-        case ast.Call(ast.Name(word)) if word in CHOICES:
-            raise fail(OpenSpace(span=expr.span, word=word))
     problem = f"`{print_expr(expr)}` is not a number, word, flag or string"
     raise fail(BadArithmetic(span=expr.span, problem=problem))
 
