@@ -21,6 +21,7 @@ MODULES = (
     "attention",
     "choices",
     "training",
+    "schedules",
     "masks",
     "stores",
     "wrappers",

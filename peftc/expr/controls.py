@@ -105,6 +105,46 @@ CONTROLS: Mapping[str, Signature] = {
             cuts=True,
         ),
         Signature(
+            "distill",
+            "peftc.training.controls.distill:Distill",
+            options='teacher: text = "base", T: scale = 2, alpha: number = 0.5, '
+            "kind: fkl | rkl | jsd | mse = fkl, beta: fraction = 0.5",
+            whole=True,
+        ),
+        Signature(
+            "optimizer",
+            "peftc.training.controls.optimizer:Optimizer",
+            options="kind: adamw | adam | sgd = adamw, lr: number = 0, "
+            "beta1: fraction = 0.9, beta2: fraction = 0.999, eps: scale = 1e-8, "
+            "weight_decay: number = 0, max_norm: number = 0, paged: flag = false",
+            whole=True,
+        ),
+        Signature(
+            "rate",
+            "peftc.training.controls.rates:Rate",
+            ("param tensor", "..."),
+            "times: scale",
+        ),
+        Signature(
+            "rates",
+            "peftc.training.controls.rates:Rates",
+            options="tensors: text, times: scale",
+            whole=True,
+        ),
+        Signature(
+            "schedule",
+            "peftc.training.controls.schedule:Schedule",
+            options="kind: constant | linear | cosine | stlr = constant, "
+            "warmup: number = 0, cut: fraction = 0.1, ratio: scale = 32",
+            whole=True,
+        ),
+        Signature(
+            "thaw",
+            "peftc.training.controls.thaw:Thaw",
+            options="decay: scale = 2.6, every: number = 0, first: size = 1",
+            whole=True,
+        ),
+        Signature(
             "redraw",
             "peftc.training.controls.redraw:Redraw",
             ("buffer tensor", "..."),

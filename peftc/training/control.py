@@ -43,6 +43,8 @@ class Control:
 
     schedules: ClassVar[bool] = False
     """Whether it sets the learning rate of the whole run, so that no other may."""
+    optimizes: ClassVar[bool] = False
+    """Whether it makes the optimizer of the run, so that no other may."""
 
     def __init__(self, plan: ControlPlan, run: Run) -> None:
         self.plan = plan
@@ -88,6 +90,11 @@ class Control:
     def finalize(self) -> None:
         """After the last step; called once."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is done in another way than asked for, for people."""
+        return ()
+
     # --- parameters ------------------------------------------------------------------
 
     def group(self, path: str) -> Hashable:
@@ -96,8 +103,22 @@ class Control:
 
     def rate(self, group: Hashable) -> float:
         """What the learning rate of a group is multiplied by in this step; 0 freezes
-        its parameters: they get no gradient."""
+        its parameters, unless it schedules the whole run: they get no gradient."""
         return 1.0
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether it has a say in learning rates."""
+        return type(self).rate is not Control.rate
+
+    @property
+    def clips(self) -> bool:
+        """Whether it limits the norm of gradients, so that nobody else may."""
+        return False
+
+    def make(self, lr: float) -> torch.optim.Optimizer:
+        """The optimizer, for one that `optimizes`."""
+        raise NotImplementedError
 
     # --- state -----------------------------------------------------------------------
 

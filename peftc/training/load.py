@@ -9,9 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.schedules import SeveralOfAKind
 from peftc.expr.controls import controls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peftc.plan.training import TrainingPlan
     from peftc.training.control import Control
     from peftc.training.run import Run
@@ -20,6 +24,18 @@ if TYPE_CHECKING:
 def load_controls(plan: TrainingPlan, run: Run) -> tuple[Control, ...]:
     """The controls of a plan in its order."""
     return tuple(control_class(one.control)(one, run) for one in plan.controls)
+
+
+def check_single(found: Sequence[Control]) -> None:
+    """Refuse two controls that set the same thing of the whole run.
+
+    Raises:
+        PeftcError: PEFT696.
+    """
+    for fact, what in (("schedules", "learning rate"), ("optimizes", "optimizer")):
+        own = [control.plan.name for control in found if getattr(control, fact)]
+        if len(own) > 1:
+            raise fail(SeveralOfAKind(one=own[0], other=own[1], what=what))
 
 
 def control_class(name: str) -> type[Control]:

@@ -17,6 +17,7 @@ resumed goes on as it would have.
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,7 +31,7 @@ from peftc.diagnostics.training import (
 )
 from peftc.runtime.replan import replan
 from peftc.training.control import Forward
-from peftc.training.load import load_controls
+from peftc.training.load import check_single, load_controls
 from peftc.training.values import Values
 
 if TYPE_CHECKING:
@@ -60,16 +61,21 @@ class Run:
         model: nn.Module,
         *,
         steps: int | None = None,
+        epoch: int | None = None,
         calibration: Iterable[Batch] = (),
+        teachers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         """Start a run; calibrates at once.
 
         Args:
             steps: how many steps the optimizer will do.
+            epoch: how many of them an epoch has.
             calibration: batches for controls that need data, labels included.
+            teachers: models that the spec names, to learn from.
 
         Raises:
-            PeftcError: PEFT691 if a control needs data and there is none.
+            PeftcError: PEFT691 if a control needs data and there is none, PEFT696 if
+                two decide the same thing.
         """
         if not hasattr(model, "peftc"):
             raise fail(NotTrained(problem="the model is not compiled"))
@@ -78,8 +84,11 @@ class Run:
         self.values = Values(self.model)
         self.step = 0
         self.total = steps
+        self.epoch = epoch
+        self.teachers = dict(teachers or {})
         self.plan: TrainingPlan = self.handle.training_plan()
         self.controls = load_controls(self.plan, self)
+        check_single(self.controls)
         self._begun = False
         self._rates: list[float] = []
         self._finished = False
@@ -186,20 +195,33 @@ class Run:
         if not self._begun:
             raise fail(NotTrained(problem="no `loss` was computed in this step"))
         self.optimizer = optimizer
+        self.freeze(optimizer)
         for control in self.controls:
             control.after_backward()
         self._rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            self._set_rate(group)
+            group["lr"] = group["lr"] * math.prod(r for _, r in self._factors(group))
 
-    def _set_rate(self, group: dict[str, Any]) -> None:
-        factor = 1.0
-        for control, key in zip(self.controls, group.get(KEY, ()), strict=False):
-            factor *= control.rate(key)
-        group["lr"] = group["lr"] * factor
-        if factor == 0:  # an optimizer leaves alone what has no gradient
-            for parameter in group["params"]:
-                parameter.grad = None
+    def freeze(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the gradients of groups that are frozen in this step.
+
+        An optimizer leaves alone what has no gradient, and keeps nothing of it.
+        """
+        for group in optimizer.param_groups:
+            factors = self._factors(group)
+            if any(rate == 0 and not control.schedules for control, rate in factors):
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def _factors(self, group: Mapping[str, Any]) -> list[tuple[Control, float]]:
+        """What each control multiplies the rate of a group by."""
+        if KEY not in group:
+            if any(control.has_rates for control in self.controls):
+                problem = "the optimizer was not made with `run.parameter_groups`"
+                raise fail(NotTrained(problem=problem))
+            return []
+        keys = zip(self.controls, group[KEY], strict=True)
+        return [(control, control.rate(key)) for control, key in keys]
 
     def after_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """The event after the optimizer's step; puts the learning rates back."""
@@ -233,6 +255,16 @@ class Run:
             {"params": flat, "lr": lr, "weight_decay": 0.0},
         ]
         return self.split([group for group in groups if group["params"]])
+
+    def make_optimizer(self, lr: float) -> torch.optim.Optimizer:
+        """The optimizer that the spec asks for; AdamW if it asks for none."""
+        asked = next((c for c in self.controls if c.optimizes), None)
+        return asked.make(lr) if asked else torch.optim.AdamW(self.parameter_groups(lr))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is done in another way than the spec asks for, for people."""
+        return tuple(note for control in self.controls for note in control.notes)
 
     def split(self, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Groups of an optimizer, divided where controls tell parameters apart."""

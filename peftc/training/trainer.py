@@ -7,6 +7,8 @@ this instance, so that any subclass (TRL's trainers) keeps what it does itself.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +24,9 @@ from peftc.training.control import Forward
 from peftc.training.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from torch import nn
     from transformers import Trainer
 
     from peftc.training.control import Batch
@@ -34,13 +37,19 @@ CALIBRATION = 16
 """Batches of the training data that controls see before training."""
 
 
-def attach(trainer: Trainer, *, batches: int = CALIBRATION) -> Run:
+def attach(
+    trainer: Trainer,
+    *,
+    batches: int = CALIBRATION,
+    teachers: Mapping[str, nn.Module] | None = None,
+) -> Run:
     """Let a Trainer do what the methods of its model ask for; call it before `train()`.
 
     Args:
         trainer: its model is compiled.  With `lr_scheduler_type` left alone, a control
             that schedules the learning rate replaces the Trainer's own schedule.
         batches: of the training data that calibration sees, if a control needs any.
+        teachers: models that the spec names, to learn from.
 
     Raises:
         PeftcError: PEFT693 if the model is not compiled, or what a control raises.
@@ -48,9 +57,11 @@ def attach(trainer: Trainer, *, batches: int = CALIBRATION) -> Run:
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     if not hasattr(model, "peftc"):
         raise fail(NotTrained(problem="the model of the Trainer is not compiled"))
-    run = Run(model, calibration=_Batches(trainer, batches))
+    run = Run(model, calibration=_Batches(trainer, batches), teachers=teachers)
     if any(control.schedules for control in run.controls):
         trainer.args.lr_scheduler_type = "constant"
+    if any(control.clips for control in run.controls):
+        trainer.args.max_grad_norm = 0.0
     trainer.add_callback(Events(run, trainer))
     for name, hook in _HOOKS.items():
         setattr(trainer, name, hook(trainer, run, getattr(trainer, name)))
@@ -78,9 +89,13 @@ class Events(TrainerCallback):
         self.run = run
         self.trainer = trainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tell the run how long it is."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Tell the run how long it is, and its epochs."""
         self.run.total = state.max_steps
+        loader = more.get("train_dataloader")
+        if isinstance(loader, Sized):
+            batches = args.gradient_accumulation_steps
+            self.run.epoch = max(1, math.ceil(len(loader) / batches))
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Before the forwards of a step."""
@@ -136,12 +151,24 @@ def _share(trainer: Trainer, items: object) -> float:
 
 def _optimizer_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
     def create_optimizer(*args: Any, **more: Any) -> Any:
+        asked = any(control.optimizes for control in run.controls)
+        if asked and trainer.optimizer is None:
+            trainer.optimizer = run.make_optimizer(trainer.args.learning_rate)
+            return trainer.optimizer
         optimizer = own(*args, **more)
         groups = run.split(optimizer.param_groups)
         optimizer.param_groups[:] = groups
         return optimizer
 
     return create_optimizer
+
+
+def _clip_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
+    def clip(*args: Any, **more: Any) -> Any:
+        run.freeze(_plain(trainer.optimizer))  # what is frozen is no part of the norm
+        return own(*args, **more)
+
+    return clip
 
 
 def _save_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
@@ -179,6 +206,7 @@ def read_state(checkpoint: Path) -> dict[str, torch.Tensor]:
 _HOOKS: dict[str, Callable[..., Any]] = {
     "compute_loss": _loss_hook,
     "create_optimizer": _optimizer_hook,
+    "_clip_grad_norm": _clip_hook,
     "_save_optimizer_and_scheduler": _save_hook,
     "_load_optimizer_and_scheduler": _load_hook,
 }
