@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 SIZES = ("size", "derived")
 """Types of knobs that may be axes."""
 
-WORDED = ("choice", "places", "opening")
+WORDED = ("choice", "places", "opening", "text")
 """Types of knobs whose values are words."""
 
 

@@ -21,6 +21,7 @@ _LADDER = "tests/numerics/methods/test_ladder.py::"
 
 _MASK = "tests/numerics/training/test_mask.py::"
 
+_METHODS = "tests/numerics/methods/"
 _ADALORA = "tests/numerics/methods/test_adalora.py::"
 
 _STORED = "tests/numerics/methods/test_quantize.py::"
@@ -30,6 +31,11 @@ ELSEWHERE = {
     "PEFT332": "tests/numerics/methods/test_fishmask.py::test_too_few_to_keep",
     "PEFT333": "tests/numerics/methods/test_far.py::test_codes_do_not_learn",
     "PEFT331": _MASK + "test_groups_have_to_divide",
+    "PEFT696": _METHODS
+    + "test_stlr.py::test_a_rise_of_no_steps_and_two_schedules_are_refused",
+    "PEFT697": _METHODS + "test_loraplus.py::test_names_that_nothing_has_are_refused",
+    "PEFT698": _METHODS + "test_optimizer.py::test_another_optimizer_is_refused",
+    "PEFT699": _METHODS + "test_distill.py::test_teachers_that_do_not_fit_are_refused",
     "PEFT695": _ADALORA + "test_phases_that_do_not_fit_are_refused",
     "PEFT322": _ADALORA + "test_what_zeros_do_not_drop_is_not_cut",
     "PEFT350": _LADDER + "test_what_would_have_no_effect_or_no_size",

@@ -125,8 +125,9 @@ def test_targets_of_an_encoder_decoder_are_not_shifted() -> None:
 
 
 def test_teachers_that_do_not_fit_are_refused() -> None:
-    with refused("PEFT699"):
-        started("alpha=2")
+    for said in ("alpha=2", 'teacher="nowhere"'):
+        with refused("PEFT699"):
+            started(said)
     other = llama(layers=1, vocab_size=70)
     _, run, _ = started('teacher="other"', teachers={"other": other})
     with refused("PEFT699"):

@@ -9,7 +9,7 @@ import torch
 import peftc
 from peftc.training import Run
 from tests.numerics.runtime.tiny import llama, refused
-from tests.numerics.training.both import RATE, assert_equal, by_trainer
+from tests.numerics.training.both import RATE, assert_equal, by_trainer, looped
 from tests.numerics.training.test_run import added, batches
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ def stepped(spec: str) -> tuple[Any, dict[str, torch.Tensor], dict[str, Any]]:
     optimizer = torch.optim.SGD(run.parameter_groups(lr=RATE))
     before = {n: t.clone() for n, t in added(model).items()}
     run.loss(batches()[0]).backward()
-    gradients = {
-        n: p.grad.clone() for n, p in run.trained().items() if p.grad is not None
-    }
+    pairs = ((n, p.grad) for n, p in run.trained().items())
+    gradients = {n: g.clone() for n, g in pairs if g is not None}
     run.optimize(optimizer)
     return model, before, gradients
 
@@ -50,13 +49,7 @@ def test_up_factors_learn_faster() -> None:
 
 
 def test_both_executors(tmp_path: Path) -> None:
-    model = peftc.compile(llama(layers=2), SPEC).train()
-    run = Run(model, steps=6)
-    optimizer = run.make_optimizer(RATE)
-    for batch in batches():
-        run.loss(batch).backward()
-        run.optimize(optimizer)
-    assert_equal(model, by_trainer(SPEC, tmp_path))
+    assert_equal(looped(SPEC), by_trainer(SPEC, tmp_path))
 
 
 def test_names_that_nothing_has_are_refused() -> None:

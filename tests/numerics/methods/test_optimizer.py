@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SPEC = (
-    "lora(q, r=2) + optimizer(kind=adam, lr=0.02, beta1=0.8, weight_decay=0.1, "
-    "max_norm=0.3, paged=true)"
+    "lora(q, r=2) + optimizer(kind=adam, lr=0.02, beta1=0.8, eps=0.01, "
+    "weight_decay=0.1, max_norm=0.3, paged=true)"
 )
 
 

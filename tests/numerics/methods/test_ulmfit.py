@@ -10,7 +10,7 @@ import torch
 import peftc
 from peftc.training import Run
 from tests.numerics.runtime.tiny import llama, refused
-from tests.numerics.training.both import assert_equal, by_trainer, looped
+from tests.numerics.training.both import RATE, assert_equal, by_trainer, looped
 from tests.numerics.training.test_run import added, batches
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_layers_are_trained_from_the_top() -> None:
             if not trained:
                 assert torch.equal(parameter, start[path])
 
-    model = looped(SPEC, look)
+    model = looped(SPEC, look, lambda run: run.make_optimizer(RATE))
     assert not any(torch.equal(t, start[n]) for n, t in added(model).items())
 
 

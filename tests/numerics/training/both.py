@@ -21,19 +21,22 @@ if TYPE_CHECKING:
 RATE, EPOCHS = 0.05, 1
 
 
+def descent(run: Run) -> torch.optim.Optimizer:
+    """Plain descent: it does not blow up the last bits of gradients, as Adam does."""
+    return torch.optim.SGD(run.parameter_groups(lr=RATE))
+
+
 def looped(
     spec: str,
     each: Callable[[Run, Any], None] = lambda run, optimizer: None,
-    make: Callable[[Run], Any] = lambda run: torch.optim.SGD(
-        run.parameter_groups(RATE)
-    ),
+    make: Callable[[Run], Any] | None = None,
     **options: Any,
 ) -> Any:
     """A model after a loop; `each` sees run and optimizer after every step."""
     model = peftc.compile(options.pop("model", None) or llama(layers=2), spec).train()
     data = batches()
     run = Run(model, steps=len(data), **options)
-    optimizer = make(run)
+    optimizer = make(run) if make else descent(run)
     for batch in data:
         run.loss(batch).backward()
         run.optimize(optimizer)
