@@ -85,7 +85,8 @@ class Distill(Control):
         student, teacher = (self._counting(z, labels) for z in (logits, said))
         kind, heat = self.options["kind"], self.options["T"]
         if kind == "mse":
-            return F.mse_loss(student, teacher)
+            plain: Tensor = F.mse_loss(student, teacher)
+            return plain
         soft, wanted = (F.log_softmax(z / heat, -1) for z in (student, teacher))
         found: Tensor = DIVERGENCES[kind](soft, wanted, self.options["beta"])
         return found * heat**2

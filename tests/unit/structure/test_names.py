@@ -24,7 +24,10 @@ FREE_OF_NAMES = {
 DEFINITION = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 FILES = sorted((ROOT / "peftc" / "methods").glob("*.peft"))
 METHODS = {name for file in FILES for name in DEFINITION.findall(file.read_text())}
-ORDINARY = {"adapter", "far", "full", "gate", "miss", "parallel", "prefix", "prompt"}
+ORDINARY = {
+    *("adapter", "distill", "far", "full", "gate", "miss", "optimizer", "parallel"),
+    *("prefix", "prompt", "schedule"),
+}
 """English words that are methods too: they count where something is compared with the
 word and the comparison mentions methods."""
 
