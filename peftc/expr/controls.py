@@ -134,7 +134,7 @@ CONTROLS: Mapping[str, Signature] = {
         Signature(
             "schedule",
             "peftc.training.controls.schedule:Schedule",
-            options="kind: constant | linear | cosine | stlr = constant, "
+            options="kind: constant | linear | cosine | slanted = constant, "
             "warmup: number = 0, cut: fraction = 0.1, ratio: scale = 32",
             whole=True,
         ),

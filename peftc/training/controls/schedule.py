@@ -1,7 +1,7 @@
 """The learning rate over a run, as a share of the one the optimizer was given.
 
 In: the number of the step and how many there are.  Out: after a linear warm-up
-`constant`, `linear` to zero or half a `cosine`; or `stlr`, the slanted triangle of
+`constant`, `linear` to zero or half a `cosine`; or `slanted`, the triangle of
 ULMFiT: up from 1 / ratio in the first `cut` of the run, then down to it.
 """
 
@@ -34,7 +34,7 @@ class Schedule(Control):
             PeftcError: PEFT690, or PEFT695 if a phase does not fit the run.
         """
         total = self.run.steps(self)
-        if self.options["kind"] == "stlr":
+        if self.options["kind"] == "slanted":
             return triangle(step, self._rise(total), self.options["ratio"], total)
         warmup = self.steps(self.options["warmup"])
         if not 0 <= warmup < total:
