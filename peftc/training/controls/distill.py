@@ -83,13 +83,13 @@ class Distill(Control):
             sizes = f"{said.shape[-1]} entries, the model {logits.shape[-1]}"
             raise self._unfit(f"its vocabulary has {sizes}")
         student, teacher = (self._counting(z, labels) for z in (logits, said))
-        kind, heat = self.options["kind"], self.options["T"]
+        kind, heat = self.options["kind"], float(self.options["T"])
         if kind == "mse":
             plain: Tensor = F.mse_loss(student, teacher)
             return plain
         soft, wanted = (F.log_softmax(z / heat, -1) for z in (student, teacher))
         found: Tensor = DIVERGENCES[kind](soft, wanted, self.options["beta"])
-        return found * heat**2
+        return heat * heat * found
 
     def _counting(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The logits of the positions that have a label: [positions, v], float32."""
