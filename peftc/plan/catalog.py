@@ -17,6 +17,7 @@ from peftc.expr.elaborate import elaborate
 from peftc.expr.knobs import bind_knobs
 from peftc.expr.merge import Merged, derive_merge
 from peftc.expr.scope import kind_of
+from peftc.expr.stores import is_store
 from peftc.syntax import ast
 from peftc.syntax.print import print_expr
 from peftc.view import Site
@@ -156,6 +157,8 @@ def _clause_merge(method: ast.Method, clause: ast.Clause) -> str:
         return "" if kind == "model" else "none"
     if any(p.type == "method" for p in method.params):
         return "none"
+    if is_store(clause):
+        return ""
     site = _site(kind)
     try:
         sizes = {**dict(site.sizes), "sites": 1}

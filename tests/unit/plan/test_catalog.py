@@ -27,6 +27,8 @@ def entry(name: str) -> Entry:
         ("compacter", "ab", "partly"),
         ("diffprune", "af", "exact"),
         ("norm_tuning", "a", "exact"),
+        ("quantize", "a", "-"),
+        ("qlora", "a", "exact"),
     ],
 )
 def test_what_follows_from_a_text(name: str, primitives: str, merge: str) -> None:
