@@ -147,7 +147,7 @@ def _merge(item: ast.Method | ast.Macro, library: Library) -> str:
         found = {_merge(part, library) for part in parts}
     else:
         found = {_clause_merge(item, clause) for clause in item.clauses}
-    found.discard("")
+    found -= {"", "-"}
     return found.pop() if len(found) == 1 else "partly" if found else "-"
 
 
