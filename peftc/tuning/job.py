@@ -102,6 +102,8 @@ def train(
         folder=folder / CHECKPOINTS,
     )
     after = ready.measure(job.settings.batch)
+    # What a method does last may have compiled the model anew.
+    handle = ready.subject.model.peftc
     handle.save(folder)
     held_out = report.measured(before, after)
     made = {

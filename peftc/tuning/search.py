@@ -213,7 +213,8 @@ def _tried(at: _Search, spec: str, number: int) -> Trial:
     except PeftcError as error:
         return trial.refused(error)
     finally:
-        handle.remove()
+        # What a method does last may have compiled the model anew.
+        model.peftc.remove()
 
 
 def _write(

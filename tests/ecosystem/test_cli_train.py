@@ -237,6 +237,16 @@ def test_answers_are_learned_and_prompts_are_not(model: str, tmp_path: Path) -> 
     assert 4 <= held_out["targets"] <= 6  # one or two digits and the end
 
 
+def test_a_method_may_compile_the_model_anew_at_the_end(
+    model: str, data: str, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    told = short("fishmask(linear, keep=10%)", model, data, "-o", out)
+    args = ("--adapter", out, "--json")
+    again = json.loads(ok("eval", model, data, *args).stdout)
+    assert again["loss"] < told["held_out"]["base"]["loss"]
+
+
 def test_sequences_to_sequences(tmp_path: Path) -> None:
     model = byte_t5(tmp_path / "t5")
     data = sums(tmp_path / "s.jsonl")
