@@ -40,6 +40,9 @@ METHODS: Mapping[str, str] = {
     "mam": "mam(p=3, d=4)",
     "unipelt": "unipelt(p=3, d=4, r=2)",
     "compacter": "compacter(n=2, reduction=8)",
+    # the consistency term has fixed targets: its gradient is no derivative of it
+    "adamix": "adamix(adapter(ffn, d=4), E=2, consistency=0)",
+    "sparse": "sparse(adapter(attn, d=4), S=0.4)",
 }
 """A spec for each."""
 
@@ -73,9 +76,14 @@ def batch() -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask, "labels": ids}
 
 
+def small(layers: int) -> Any:
+    """A decoder."""
+    return llama(layers=layers, hidden_size=16, intermediate_size=24).double()
+
+
 def outcome(first: str, second: str, folder: Path) -> Outcome:
     """Try `first + second`."""
-    base = llama(hidden_size=16, intermediate_size=24).double()
+    base = small(2)
     try:
         model = peftc.compile(base, f"{METHODS[first]} + {METHODS[second]}")
         return _tried(model.train(), folder)
@@ -145,7 +153,7 @@ def _step(run: Run) -> tuple[str, ...]:
 def _reloads(model: Any, folder: Path) -> bool:
     """Whether the saved adapter gives another base the same tensors."""
     model.peftc.save(folder)
-    again = peftc.load(llama(hidden_size=16, intermediate_size=24).double(), folder)
+    again = peftc.load(small(model.config.num_hidden_layers), folder)
     one, other = model.state_dict(), again.state_dict()
     same = (torch.equal(value, other[name]) for name, value in one.items())
     return one.keys() == other.keys() and all(same)
