@@ -60,6 +60,7 @@ NETWORKS: Mapping[str, Signature] = {
             "transformer",
             "peftc.networks.transformer:Transformer",
             "reduction: size = 8, gate: learned | none = learned, gate_T: scale = 0.1,"
+            " init: random | l1 = random,"
             " blend: flag = false,"
             " identity_init: flag = false",
             neutral="identity_init",

@@ -21,6 +21,8 @@ from peftc.diagnostics.networks import NoSideNetwork
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from peftc.networks.pruning import Frozen
+
 SAMPLES, TOKENS = 2, 5
 """Sizes of the made-up activations on which a network is tried."""
 
@@ -78,7 +80,7 @@ class SideNetwork(nn.Module, ABC):
         """The text of a parameter's initial value: `0`, `normal(0.02)`, a name of
         values that `taken` gives."""
 
-    def taken(self, name: str, how: str, backbone: Any) -> torch.Tensor:
+    def taken(self, name: str, how: str, frozen: Frozen) -> torch.Tensor:
         """The values of a parameter that start from the backbone's, said by `how`."""
         raise NotImplementedError(f"`{how}` of `{name}` is not known")
 

@@ -78,11 +78,15 @@ def _heads(config: Any, sizes: Mapping[str, int]) -> Iterator[tuple[str, int]]:
         yield "head size", config.hidden_size // heads
 
 
+def rotates(config: Any) -> bool:
+    """Whether a model of this configuration rotates queries and keys."""
+    known = config.to_dict()
+    return any(v for n, v in known.items() if "rope" in n or "rotary" in n)
+
+
 def _rotated(config: Any, sizes: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     """How many numbers of a head are rotated, in a model that rotates any."""
-    known = config.to_dict()
-    rotates = any(v for n, v in known.items() if "rope" in n or "rotary" in n)
-    if not rotates:
+    if not rotates(config):
         return
     names: tuple[str, ...] = ("rotary_dim", "head_dim", "d_kv")
     told = [(name, sizes[name]) for name in names if name in sizes]

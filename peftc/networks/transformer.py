@@ -27,12 +27,14 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.networks import IdleOption, NoSideNetwork
 from peftc.networks.interface import SideNetwork, widths
-from peftc.networks.reduction import reduced
+from peftc.networks.pruning import Pruning, taken
+from peftc.networks.reduction import reduced, rotates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peftc.networks.interface import Beside, Seen
+    from peftc.networks.pruning import Frozen, Indices
 
 TEMPERATURE = 0.1
 """Of gates, if nothing is said."""
@@ -71,6 +73,7 @@ class Transformer(SideNetwork):
             self.last_gate = nn.Parameter(torch.zeros(()))
         self.rungs = Rungs()
         self.beside = beside
+        self.kept: Mapping[str, Indices] | None = None
         for index, layer in enumerate(self.body.get_submodule(self.layers)):
             layer.register_forward_pre_hook(Rung(self, index), with_kwargs=True)
 
@@ -120,8 +123,30 @@ class Transformer(SideNetwork):
             return "kaiming(5)" if name.endswith("weight") else "0"
         if not name.startswith("body."):
             return "0"
+        if self.options["init"] != "random":
+            return str(self.options["init"])
         inner = _plain(name.removeprefix("body."))
         return self.constants.get(inner, f"normal({self.deviation})")
+
+    def taken(self, name: str, how: str, frozen: Frozen) -> torch.Tensor:
+        """The rows and columns of the backbone's weights that weigh most."""
+        path = name.removeprefix("body.")
+        row, inner = f"{self.layers}.", path.removeprefix(f"{self.layers}.")
+        if path.startswith(row):
+            number, _, rest = inner.partition(".")
+            path = f"{self.beside.layers[int(number)]}.{rest}"
+        path = frozen.prefix + path
+        if self.kept is None:
+            layers = tuple(frozen.prefix + layer for layer in self.beside.layers)
+            turned = rotates(self.beside.config)
+            reduction = self.options["reduction"]
+            self.kept = Pruning(frozen, layers, reduction, turned).indices()
+        if path not in self.kept:
+            reason = f"no site tells which part of `{path}` to start from"
+            raise fail(
+                NoSideNetwork(model=self.beside.model_class.__name__, reason=reason)
+            )
+        return taken(frozen.value(path), self.kept[path])
 
     def caches(self, like: Any) -> list[Any]:
         """Layers as those of the backbone's cache."""

@@ -17,6 +17,7 @@ from peftc.expr.evaluate import evaluate
 from peftc.plan.equations import definitions, environment, initial_nodes
 from peftc.runtime.codes import decode
 from peftc.runtime.embedded import embedded
+from peftc.runtime.networks import taken_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -127,6 +128,8 @@ def _evaluation(
     def value(tensor: AddedTensor, stream: torch.Generator) -> torch.Tensor:
         if tensor.init.startswith("embedded("):
             return embedded(model, rewrite.site, tensor, stream)
+        if rewrite.site.kind == "side":
+            return taken_again(model, rewrite, tensor)
         node = initial_nodes(rewrite, methods)[tensor.name]
         values = by_expert(rewrite, base_values(model, rewrite.site, read))
         if not rewrite.site.experts or tensor.shared:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftc.expr.networks import networks
+from peftc.networks.pruning import Frozen
 from peftc.plan.beside import network_of
 from peftc.runtime.names import attribute, role_name
-from peftc.sites.sides import backbone_at, backbone_of
+from peftc.sites.sides import backbone_of, backbone_path
+from peftc.sites.view import model_view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,11 +53,15 @@ def own_name(tensor: AddedTensor) -> str:
 
 def taken(model: nn.Module, site: Site, network: SideNetwork) -> Evaluate:
     """What gives the first values that are taken from the backbone."""
-    backbone = backbone_at(model, site.taps[0])
+    path = backbone_path(model, site.taps[0])
+    prefix = f"{path}." if path else ""
+    known: list[Frozen] = []
 
     def value(tensor: AddedTensor, _: torch.Generator) -> torch.Tensor:
+        if not known:
+            known.append(Frozen(model_view(model).sites, prefix, model.get_parameter))
         with torch.no_grad():
-            return network.taken(own_name(tensor), tensor.init, backbone)
+            return network.taken(own_name(tensor), tensor.init, known[0])
 
     return value
 
@@ -65,3 +71,14 @@ def installed(model: nn.Module, site: Site, application: Application) -> SideNet
     slot = f"{site.owner}.peftc.{role_name(site)}.{attribute(application.instance)}"
     network: SideNetwork = model.get_submodule(slot)  # type: ignore[assignment]
     return network
+
+
+def taken_again(
+    model: nn.Module, rewrite: Rewrite, tensor: AddedTensor
+) -> torch.Tensor:
+    """The first value of a tensor of a network that is in the model."""
+    own = next(a for a in rewrite.applications if tensor in a.tensors)
+    network = installed(model, rewrite.site, own)
+    path = backbone_path(model, rewrite.site.taps[0])
+    frozen = Frozen((), f"{path}." if path else "", model.get_parameter)
+    return network.taken(own_name(tensor), tensor.init, frozen)

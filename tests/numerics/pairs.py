@@ -43,6 +43,7 @@ METHODS: Mapping[str, str] = {
     # the consistency term has fixed targets: its gradient is no derivative of it
     "adamix": "adamix(adapter(ffn, d=4), E=2, consistency=0)",
     "sparse": "sparse(adapter(attn, d=4), S=0.4)",
+    "ladder": "ladder(reduction=2)",
 }
 """A spec for each."""
 

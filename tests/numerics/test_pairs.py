@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-REFUSED: dict[frozenset[str], str] = {}
+REFUSED: dict[frozenset[str], str] = {
+    **{frozenset(("ladder", name)): "PEFT352" for name in METHODS if name != "prune"},
+    frozenset(("ladder",)): "PEFT353",
+}
 """Pairs that do not go together, in either order, and the diagnostic that says why."""
 
 

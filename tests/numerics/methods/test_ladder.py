@@ -341,3 +341,33 @@ def test_a_method_at_the_head_is_trained_beside_it() -> None:
     }
     for group in trained.values():
         assert all(p.grad is not None and p.grad.any() for p in group.values())
+
+
+# --- starting from the backbone -------------------------------------------------------
+
+
+def test_it_starts_from_what_weighs_most() -> None:
+    """Rows and columns of channels, neurons and pairs that were made large."""
+    model = llama(num_attention_heads=2, num_key_value_heads=1)
+    channels, neurons = torch.arange(1, 32, 2), torch.arange(0, 48, 2)
+    dims = torch.tensor([1, 2, 4, 7, 9, 10, 12, 15])  # of 16 in halves, i and i + 8
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+                linear.weight.view(-1, 16, 32)[:, dims] *= 50
+            for linear in (layer.mlp.up_proj, layer.mlp.gate_proj):
+                linear.weight[neurons] *= 50
+                linear.weight[:, channels] *= 50
+    peftc.compile(model, "ladder(reduction=2, init=l1)")
+    for narrow, wide in zip(side(model).body.layers, model.model.layers, strict=True):
+        rows = torch.cat([dims, dims + 16])
+        q = wide.self_attn.q_proj.weight[rows][:, channels]
+        assert torch.equal(narrow.self_attn.q_proj.weight, q)
+        k = wide.self_attn.k_proj.weight[dims][:, channels]
+        assert torch.equal(narrow.self_attn.k_proj.weight, k)
+        up = wide.mlp.up_proj.weight[neurons][:, channels]
+        assert torch.equal(narrow.mlp.up_proj.weight, up)
+        down = wide.mlp.down_proj.weight[channels][:, neurons]
+        assert torch.equal(narrow.mlp.down_proj.weight, down)
+        v, o = narrow.self_attn.v_proj.weight, narrow.self_attn.o_proj.weight
+        assert (v.shape, o.shape) == ((8, 16), (16, 16))
