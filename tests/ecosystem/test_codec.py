@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -59,7 +59,11 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_bytes(tmp_path: Path) -> None:
-    facts = {"vocab_size": 259, "bos_token_id": 256, "eos_token_id": None}
+    facts: dict[str, Any] = {
+        "vocab_size": 259,
+        "bos_token_id": 256,
+        "eos_token_id": None,
+    }
     codec = codec_for(str(tmp_path), llama(layers=1, **facts))
     assert (codec.kind, codec.begin, codec.end) == ("bytes", (256,), ())
     assert codec.tokens("é") == [0xC3, 0xA9]
