@@ -387,6 +387,8 @@ class _Binding:
     ) -> Knob:
         """The value of a knob whose formula has one here."""
         assert given.formula is not None
+        if kind.name in SPELT:  # `vocab` is a word here, and an axis elsewhere
+            return convert(name, kind, written(given.formula))
         value = compute(given.formula, known)
         assert value is not None
         if isinstance(value, Fraction) and kind.whole and value.denominator != 1:
