@@ -26,30 +26,38 @@ if TYPE_CHECKING:
 
 METHODS: Mapping[str, str] = {
     "adapter": "adapter(attn, ffn, d=4)",
+    # the consistency term has fixed targets: its gradient is no derivative of it
+    "adamix": "adamix(adapter(ffn, d=4), E=2, consistency=0)",
+    "prompt": "prompt(p=3)",
     "prefix": "prefix(p=3)",
+    "ptuning": "ptuning(p=3, encoder=mlp)",
+    "ipt": "ipt(p=3, d=4, m=6)",
+    "distill": "distill(alpha=0.5)",
+    "ladder": "ladder(reduction=2)",
     "ia3": "ia3(k, v, ffn)",
+    "quantize": "quantize(o, down, block=16)",
     "bitfit": "bitfit(q, v, create=true)",
     "prune": "prune(o, down, sparsity=0.3)",
     "diffprune": "diffprune(q, up, target=0.1)",
-    "far": "far(up, down, retain=0.25, prime=2)",
-    "fishmask": "fishmask(q, down, keep=0.1)",
+    "far": "far(up, gate, retain=0.25, prime=2)",
+    "fishmask": "fishmask(q, v, keep=0.1)",
+    "ulmfit": "ulmfit(every=1)",
     "intrinsic": "intrinsic(q, v, d=20)",
     "lora": "lora(q, v, r=2)",
     "krona": "krona(q, v) + krona_b_res(ffn)",
     "adalora": "adalora(q, v, init_r=3, target_r=2)",
+    "qlora": "qlora(r=2)",
+    "sparse": "sparse(adapter(attn, d=4), S=0.4)",
     "mam": "mam(p=3, d=4)",
     "unipelt": "unipelt(p=3, d=4, r=2)",
     "compacter": "compacter(n=2, reduction=8)",
-    # the consistency term has fixed targets: its gradient is no derivative of it
-    "adamix": "adamix(adapter(ffn, d=4), E=2, consistency=0)",
-    "sparse": "sparse(adapter(attn, d=4), S=0.4)",
-    "ladder": "ladder(reduction=2)",
+    "s4": "s4(total=2000)",
 }
 """A spec for each."""
 
 NEAR = 1e-3
 """Of a derivative along a direction and the difference quotient, relative."""
-EPSILON = 1e-3
+EPSILON = 1e-4
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def small(layers: int) -> Any:
 
 def outcome(first: str, second: str, folder: Path) -> Outcome:
     """Try `first + second`."""
-    base = small(2)
+    base = small(4 if "s4" in (first, second) else 1)
     try:
         model = peftc.compile(base, f"{METHODS[first]} + {METHODS[second]}")
         return _tried(model.train(), folder)
