@@ -70,7 +70,8 @@ def measure(name: str, **sizes: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     before = resident()
-    model: Any = LlamaForCausalLM(LlamaConfig(**{**SIZES, **sizes}))
+    facts: dict[str, Any] = {**SIZES, **sizes}
+    model: Any = LlamaForCausalLM(LlamaConfig(**facts))
     peftc.compile(model, SPECS[name])
     forget_peak()
     after = resident()

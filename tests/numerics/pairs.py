@@ -41,7 +41,7 @@ METHODS: Mapping[str, str] = {
     "diffprune": "diffprune(q, up, target=0.1)",
     "far": "far(up, gate, retain=0.25, prime=2)",
     "fishmask": "fishmask(q, v, keep=0.1)",
-    "ulmfit": "ulmfit(every=1)",
+    "ulmfit": "ulmfit(every=1, first=6, cut_frac=0.5)",
     "intrinsic": "intrinsic(q, v, d=20)",
     "lora": "lora(q, v, r=2)",
     "krona": "krona(q, v) + krona_b_res(ffn)",

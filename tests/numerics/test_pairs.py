@@ -15,9 +15,19 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+BESIDE = ("prune", "quantize", "distill", "ulmfit")
+"""What goes with a side network: nothing of it needs a gradient in the backbone."""
+
 REFUSED: dict[frozenset[str], str] = {
-    **{frozenset(("ladder", name)): "PEFT352" for name in METHODS if name != "prune"},
-    frozenset(("ladder",)): "PEFT353",
+    **{
+        frozenset(("ladder", name)): "PEFT352" for name in METHODS if name not in BESIDE
+    },
+    frozenset(("ladder",)): "PEFT353",  # two networks beside one backbone
+    frozenset(("quantize",)): "PEFT346",  # one weight, stored twice
+    frozenset(("qlora",)): "PEFT346",
+    frozenset(("quantize", "qlora")): "PEFT346",
+    frozenset(("qlora", "far")): "PEFT333",  # codes do not learn
+    frozenset(("qlora", "fishmask")): "PEFT333",
 }
 """Pairs that do not go together, in either order, and the diagnostic that says why."""
 
@@ -30,5 +40,5 @@ def test_a_pair(first: str, second: str, tmp_path: Path) -> None:
         return
     assert not found.base_changed
     assert not found.still
-    assert found.quotient == pytest.approx(found.slope, rel=NEAR, abs=1e-6)
+    assert found.quotient == pytest.approx(found.slope, rel=NEAR, abs=2e-5)
     assert found.reloaded

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.schedules import TeacherUnfit
+from peftc.expr.evaluate import wide
 from peftc.sites.load import load
 from peftc.training.control import Control
 
@@ -92,10 +93,11 @@ class Distill(Control):
         return heat * heat * found
 
     def _counting(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The logits of the positions that have a label: [positions, v], float32."""
+        """The logits of the positions that have a label: [positions, v], in float32
+        or wider."""
         if shifted(self.run.model) and logits.dim() == 3:
             logits, labels = logits[:, :-1], labels[:, 1:]
-        return logits[labels != IGNORED].float()
+        return wide(logits[labels != IGNORED])
 
     @torch.no_grad()
     def teacher_logits(self, batch: Batch) -> Tensor:

@@ -106,9 +106,11 @@ def test_it_is_drawn_in_float32_and_then_cast() -> None:
 
 def test_an_expression_is_evaluated_and_broadcast() -> None:
     tensor = AddedTensor("m.m", (4,), "param", "norm(W, in)")
-    given = initial_value(
-        tensor, 0, KEY, torch.float32, lambda one: torch.tensor(2.0, dtype=torch.double)
-    )
+
+    def two(one: AddedTensor, stream: torch.Generator) -> torch.Tensor:
+        return torch.tensor(2.0, dtype=torch.double)
+
+    given = initial_value(tensor, 0, KEY, torch.float32, two)
     assert torch.equal(given, torch.full((4,), 2.0))
     with pytest.raises(ValueError, match=r"norm\(W, in\)"):
         initial_value(tensor, 0, KEY, torch.float32)
