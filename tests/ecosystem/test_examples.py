@@ -56,9 +56,9 @@ def test_the_quickstart_passes_its_own_checks(
 def test_the_quickstart_says_why_a_spec_does_not_merge(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert quickstart.main([str(SPECS[0])]) == 0
+    (adapters,) = (path for path in SPECS if path.stem == "adapters")
+    assert quickstart.main([str(adapters)]) == 0
     printed = capsys.readouterr().out
-    assert SPECS[0].stem == "adapters"
     assert "not merged: h passes through silu" in printed
     assert printed.count(" ok ") == 2
 
