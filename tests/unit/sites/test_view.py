@@ -135,9 +135,9 @@ config = hf.LlamaConfig(
 seconds = []
 real = places.survey
 def timed(*args):
-    start = time.perf_counter()
+    start = time.process_time()  # not what others take of the processor
     told = real(*args)
-    seconds.append(time.perf_counter() - start)
+    seconds.append(time.process_time() - start)
     return told
 import peftc.sites.view as view_module
 view_module.survey = timed
