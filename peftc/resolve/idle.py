@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
 
 def check_idle(request: Request, clauses: Iterable[int]) -> None:
-    """Refuse knobs that no clause in use reads.
+    """Refuse knobs that no clause in use reads; where all sites may be missing, and
+    are, there is none.
 
     Raises:
         PeftcError: PEFT288.
     """
-    method = request.method
-    used = _used(method, [method.clauses[index] for index in set(clauses)])
+    method, taken = request.method, set(clauses)
+    if not taken:
+        return
+    used = _used(method, [method.clauses[index] for index in taken])
     errors = Diagnostics()
     for name, given in request.knobs.items():
         if name in body_names(method) and name not in used:

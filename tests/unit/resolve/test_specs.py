@@ -57,6 +57,7 @@ def test_a_glob_matches_whole_paths() -> None:
 
 def test_optional_sites_may_be_missing() -> None:
     assert places("lora(q, router?)") == places("lora(q)")
+    assert places("lora(router?, r=2) + lora(q)") == places("lora(q)")
     assert places('lora(q, "*.nothing"?)') == places("lora(q)")
 
 
