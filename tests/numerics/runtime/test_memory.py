@@ -79,7 +79,8 @@ def measure(model: Any, spec: str, batch: int, tokens: int) -> Measured:
     base = nbytes(model.parameters())
     peftc.compile(model, spec)
     model.train()
-    added = [t for n, t in model.state_dict().items() if ".peftc." in n]
+    held = (*model.named_parameters(), *model.named_buffers())  # files hold less
+    added = [tensor for name, tensor in held if ".peftc." in name]
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained)
     inputs = step_inputs(model, batch, tokens)
