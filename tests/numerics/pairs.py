@@ -130,13 +130,10 @@ def _slopes(run: Run) -> tuple[float, float]:
     ]
     length = torch.stack([s.square().sum() for s in steps]).sum().sqrt()
     values = []
-    with torch.no_grad():
-        for sign in (1, -2):
-            for parameter, step in zip(parameters, steps, strict=True):
-                parameter.add_(sign * EPSILON / length * step)
-            values.append(float(_loss(run)))
+    for sign in (1, -2, 1):  # with gradients as before: another mode is another capture
         for parameter, step in zip(parameters, steps, strict=True):
-            parameter.add_(EPSILON / length * step)
+            parameter.data.add_(sign * EPSILON / length * step)
+        values.append(_loss(run).item())
     return float(length), (values[0] - values[1]) / (2 * EPSILON)
 
 
