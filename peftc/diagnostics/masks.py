@@ -78,3 +78,21 @@ class StoredInCodes(Diagnostic):
     title: ClassVar[str] = "a stored weight has no gradient"
     label: ClassVar[str] = "`{weight}` is stored in codes"
     weight: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizesFixed(Diagnostic):
+    """The sizes of a plan should change, and the base is kept in codes.
+
+    How many elements a site keeps is known only when data has been seen; the model then
+    goes on with another plan.  To put that in, the base is needed as it was, and of
+    weights in codes it is gone.
+
+    Fix: leave the storage out, or take a method whose sizes are fixed.
+    """
+
+    code: ClassVar[str] = "PEFT334"
+    title: ClassVar[str] = "the plan of a base in codes cannot change"
+    label: ClassVar[str] = "{count} weights are stored in codes"
+    help: ClassVar[str] = "leave `quantize` out, or the method whose sizes data decides"
+    count: int

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.masks import SizesFixed
 from peftc.passes import PLAN_PIPELINE
 from peftc.pipeline import Manager, load
 from peftc.runtime import adapters
@@ -33,7 +35,12 @@ def replan(
         plan: as `plan.resize` gives it; it is refined here.
         values: by path, for tensors whose shapes have changed; others keep what they
             hold, and new ones their initial values.
+
+    Raises:
+        PeftcError: PEFT334 if weights are stored in codes.
     """
+    if handle.plan.stores:
+        raise fail(SizesFixed(count=len(handle.plan.stores)))
     model, recipe = handle.model, handle.recipe
     kept = {
         path: t.detach() for path, t in adapters.tensors(model, handle.plan).items()

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "PEFT330": _MASK + "test_scores_that_tell_nothing_are_refused",
     "PEFT332": "tests/numerics/methods/test_fishmask.py::test_too_few_to_keep",
     "PEFT333": "tests/numerics/methods/test_far.py::test_codes_do_not_learn",
+    "PEFT334": "tests/numerics/test_pairs.py::test_a_pair",
     "PEFT331": _MASK + "test_groups_have_to_divide",
     "PEFT696": _METHODS
     + "test_stlr.py::test_a_rise_of_no_steps_and_two_schedules_are_refused",

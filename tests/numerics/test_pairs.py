@@ -28,6 +28,7 @@ REFUSED: dict[frozenset[str], str] = {
     frozenset(("quantize", "qlora")): "PEFT346",
     frozenset(("qlora", "far")): "PEFT333",  # codes do not learn
     frozenset(("qlora", "fishmask")): "PEFT333",
+    frozenset(("quantize", "fishmask")): "PEFT334",  # sizes that data decides
 }
 """Pairs that do not go together, in either order, and the diagnostic that says why."""
 
@@ -40,5 +41,5 @@ def test_a_pair(first: str, second: str, tmp_path: Path) -> None:
         return
     assert not found.base_changed
     assert not found.still
-    assert found.quotient == pytest.approx(found.slope, rel=NEAR, abs=2e-5)
+    assert found.quotient == pytest.approx(found.slope, rel=NEAR, abs=5e-5)
     assert found.reloaded
