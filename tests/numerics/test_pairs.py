@@ -23,6 +23,7 @@ REFUSED: dict[frozenset[str], str] = {
         frozenset(("ladder", name)): "PEFT352" for name in METHODS if name not in BESIDE
     },
     frozenset(("ladder",)): "PEFT353",  # two networks beside one backbone
+    frozenset(("ulmfit",)): "PEFT696",  # two schedules of one run
     frozenset(("quantize",)): "PEFT346",  # one weight, stored twice
     frozenset(("qlora",)): "PEFT346",
     frozenset(("quantize", "qlora")): "PEFT346",
