@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import fail, suggestion
@@ -22,7 +21,7 @@ from peftc.diagnostics.training import (
 )
 from peftc.expr import terms
 from peftc.expr.ir import Leaf
-from peftc.expr.options import header, read_options
+from peftc.expr.options import header, read_options, with_offered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,10 +191,7 @@ CONTROLS: Mapping[str, Signature] = {
 @lru_cache
 def controls() -> Mapping[str, Signature]:
     """All that are known, those of installed packages too."""
-    found = dict(CONTROLS)
-    for entry in entry_points(group=GROUP):
-        found.setdefault(entry.name, entry.load())
-    return found
+    return with_offered(CONTROLS, GROUP)
 
 
 def read_control(statement: ast.Train, scope: Scope) -> Control:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from peftc.diagnostics.core import fail, suggestion
 from peftc.diagnostics.networks import UnknownNetwork
-from peftc.expr.options import header, read_options
+from peftc.expr.options import header, read_options, with_offered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,10 +72,7 @@ NETWORKS: Mapping[str, Signature] = {
 @lru_cache
 def networks() -> Mapping[str, Signature]:
     """All that are known, those of installed packages too."""
-    found = dict(NETWORKS)
-    for entry in entry_points(group=GROUP):
-        found.setdefault(entry.name, entry.load())
-    return found
+    return with_offered(NETWORKS, GROUP)
 
 
 def read_network(statement: ast.Network, scope: Scope) -> Network:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, TypeVar
 
 from peftc.expr import terms
 from peftc.expr.knobs import Given, Knob, bind_knobs, check_knobs, knob_types
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 
     from peftc.expr.scope import Scope
     from peftc.syntax.source import Span
+
+S = TypeVar("S")
+"""A signature: what a statement may say to a piece of code."""
+
+
+def with_offered(own: Mapping[str, S], group: str) -> Mapping[str, S]:
+    """A table of signatures and those that installed packages offer under an entry
+    point; a package takes no name that is there."""
+    found = dict(own)
+    for entry in entry_points(group=group):
+        found.setdefault(entry.name, entry.load())
+    return found
 
 
 @lru_cache

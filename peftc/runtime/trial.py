@@ -19,6 +19,7 @@ from peftc.runtime.codes import codes_in
 from peftc.runtime.entry import Entry
 from peftc.runtime.evaluate import evaluations
 from peftc.runtime.initial import initial_value
+from peftc.runtime.modes import evaluating
 from peftc.runtime.parameters import added
 from peftc.runtime.recipe import Captures
 from peftc.runtime.tripwire import Switch
@@ -99,17 +100,13 @@ class Trial:
         values = tensors(model, self.handle.plan)
         kept = {path: value.detach().clone() for path, value in values.items()}
         gradients = {p: p.grad for p in model.parameters()}
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
         try:
-            with torch.random.fork_rng(devices=[]):
+            with evaluating(model), torch.random.fork_rng(devices=[]):
                 yield
         finally:
             self.put(kept)
             for parameter, gradient in gradients.items():
                 parameter.grad = gradient
-            for module, training in modes.items():
-                module.training = training
 
     def put(self, values: Mapping[str, torch.Tensor]) -> None:
         """Give the added tensors these values."""

@@ -6,7 +6,8 @@ the values of expressions over them, and the sum of what methods add to the loss
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -32,10 +33,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class _Known:
+    """What a plan says, looked up once: controls and losses ask in every step."""
+
+    plan: Plan
+
+    @cached_property
+    def rewrites(self) -> Mapping[str, Rewrite]:
+        """By the keys of sites."""
+        return {rewrite.site.key: rewrite for rewrite in self.plan.rewrites}
+
+    @cached_property
+    def losses(self) -> Sequence[tuple[Rewrite, Sequence[Node]]]:
+        """The terms that methods add to the loss, where they do."""
+        methods = definitions(self.plan)
+        every = ((r, losses_of(r, methods)) for r in self.plan.rewrites)
+        return [(rewrite, nodes) for rewrite, nodes in every if nodes]
+
+
+@dataclass
 class Values:
     """What the equations of a compiled model see; nothing is copied."""
 
     model: nn.Module
+    _last: _Known | None = field(default=None, repr=False)
 
     @property
     def plan(self) -> Plan:
@@ -43,9 +64,17 @@ class Values:
         handle: Handle = self.model.peftc  # type: ignore[assignment]  # by `install`
         return handle.plan
 
+    @property
+    def _known(self) -> _Known:
+        """What the plan says; another one after `replan`."""
+        plan = self.plan
+        if self._last is None or self._last.plan is not plan:
+            self._last = _Known(plan)
+        return self._last
+
     def rewrite(self, site: str) -> Rewrite:
         """What happens at a site, by its key."""
-        return next(r for r in self.plan.rewrites if r.site.key == site)
+        return self._known.rewrites[site]
 
     def path(self, site: str, name: str) -> str:
         """The path of a tensor of a site: an added one by its name, or `W`, `bias`."""
@@ -77,11 +106,9 @@ class Values:
 
     def losses(self) -> torch.Tensor | None:
         """The sum of all terms that methods add to the loss; None without any."""
-        methods = definitions(self.plan)
         terms: list[torch.Tensor] = []
-        for rewrite in self.plan.rewrites:
-            if nodes := losses_of(rewrite, methods):
-                terms += chain.from_iterable(self._evaluated(rewrite, nodes))
+        for rewrite, nodes in self._known.losses:
+            terms += chain.from_iterable(self._evaluated(rewrite, nodes))
         return torch.stack(terms).sum() if terms else None
 
     def _evaluated(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 
+from peftc.runtime.insertion import IGNORED
 from peftc.training.control import Control
 from peftc.training.controls.redraw import Redraw
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from peftc.training.control import Forward
-
-UNLABELLED = -100
 
 
 class Consistency(Control):
@@ -76,7 +75,7 @@ def labelled(
         return one.flatten(0, -2), other.flatten(0, -2)
     if type(model).__name__.endswith(("CausalLM", "LMHeadModel")):
         one, other, labels = one[:, :-1], other[:, :-1], labels[:, 1:]
-    known = labels != UNLABELLED
+    known = labels != IGNORED
     return one[known], other[known]
 
 

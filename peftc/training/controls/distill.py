@@ -10,7 +10,7 @@ b, t, v: batch, tokens, vocabulary.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,18 +20,19 @@ import torch.nn.functional as F
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.schedules import TeacherUnfit
 from peftc.expr.evaluate import wide
+from peftc.runtime.insertion import IGNORED
+from peftc.runtime.modes import evaluating
 from peftc.sites.load import load
 from peftc.training.control import Control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from peftc.training.control import Batch, Forward
 
 BASE = "base"
-IGNORED = -100
 """The label of positions that do not count."""
 
 Divergence: TypeAlias = "Callable[[Tensor, Tensor, float], Tensor]"
@@ -118,18 +119,6 @@ def shifted(model: Any) -> bool:
     if getattr(model.config, "is_encoder_decoder", False):
         return False
     return getattr(model, "loss_type", None) in (None, "ForCausalLM")
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 # --- divergences of log probabilities [positions, v], averaged over positions ---------

@@ -14,6 +14,7 @@ import torch
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.masks import NoScores, NotInGroups
 from peftc.diagnostics.training import DegenerateScores
+from peftc.runtime.modes import evaluating
 from peftc.training import choice
 from peftc.training.control import Control
 from peftc.training.scores import NEED_DATA, SCORES
@@ -76,13 +77,8 @@ class Mask(Control):
             self._set(self._scores(batches), self.sparsity)
 
     def _scores(self, batches: Sequence[Batch]) -> list[Tensor]:
-        if self.run.model.training:
-            self.run.model.eval()
-            try:
-                return self._scores(batches)
-            finally:
-                self.run.model.train()
-        scores = SCORES[self.score](self.run, self.places, batches)
+        with evaluating(self.run.model):
+            scores = SCORES[self.score](self.run, self.places, batches)
         empty = [not bool(score.any()) for score in scores]
         if all(empty) and self.options["scope"] == "global":
             raise fail(NoScores(score=self.score))
@@ -90,6 +86,8 @@ class Mask(Control):
             place = self.places[empty.index(True)]
             mask = self.run.values.path(place.site, place.operands[0])
             raise fail(DegenerateScores(mask=mask, score=self.score))
+        if not any(empty):
+            return scores
         drawn = SCORES["random"](self.run, self.places, ())
         parts = zip(scores, drawn, empty, strict=True)
         return [other if none else score for score, other, none in parts]

@@ -15,6 +15,7 @@ import torch
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.masks import NothingKept
 from peftc.plan.resize import resized
+from peftc.runtime.insertion import IGNORED
 from peftc.training import choice
 from peftc.training.base import learning_base, oriented
 from peftc.training.control import Control
@@ -121,4 +122,4 @@ def labelled(model: Any, batch: Batch) -> int:
     causal = getattr(model, "loss_type", None) == "ForCausalLM"
     if not torch.is_tensor(labels) or labels.is_floating_point():
         return 1
-    return int((labels[:, 1:] if causal else labels).ne(-100).sum())
+    return int((labels[:, 1:] if causal else labels).ne(IGNORED).sum())
