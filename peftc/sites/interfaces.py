@@ -47,6 +47,7 @@ PRIVATE = (
     "torch._subclasses.fake_tensor.FakeCopyMode",
     "torch._subclasses.fake_tensor.FakeTensor",
     "torch._subclasses.fake_tensor.FakeTensorMode",
+    "torch._subclasses.fake_tensor.unset_fake_temporarily",
     "torch.amp.autocast_mode._enter_autocast",
     "torch.ops.higher_order.tag_activation_checkpoint",
     "torch.utils._python_dispatch.TorchDispatchMode",
