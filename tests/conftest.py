@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # The models are tiny and workers share the cores: threads would wait for threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A capture makes many objects that live on: every pass over them all is wasted.
+    gc.set_threshold(100_000, 50, 100)
     if config.getoption("--update-golden") and os.environ.get("CI"):
         raise pytest.UsageError("golden files are not rewritten where CI is set")
 
