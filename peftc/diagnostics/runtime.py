@@ -300,3 +300,26 @@ class NoTokensOfText(Diagnostic):
     help: ClassVar[str] = 'name tokens by number: `init="#71 #12"`'
     text: str
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSavedValue(Diagnostic):
+    """A tensor is to begin as another adapter's, which does not have it.
+
+    `~ saved(knob)` reads the tensor of the same name from the adapter in a folder, or
+    from several whose values are put one above the other along a first axis.  The names
+    and the sizes have to be the same.
+
+    Example: `ipt(p=8, d=4, decoder="prompts")` where `prompts` holds `prompt(p=8)`.
+
+    Fix: name the folder of an adapter that was trained with the same sizes: here one of
+    `ipt_space(p=8, d=4)`.
+    """
+
+    code: ClassVar[str] = "PEFT348"
+    title: ClassVar[str] = "an adapter has no such value"
+    label: ClassVar[str] = "`{tensor}` of `{folder}`: {problem}"
+    help: ClassVar[str] = "name an adapter that has this tensor, with the same sizes"
+    tensor: str
+    folder: str
+    problem: str

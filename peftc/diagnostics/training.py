@@ -1,4 +1,4 @@
-"""Errors of training controls (295 to 299) and of training with them (690 to 699).
+"""Errors of training controls (295 to 299) and of training with them (689 to 699).
 
 In: nothing.  Out: the diagnostic classes that `peftc.expr` and `peftc.training` raise
 about `train` statements, and about running what they say.
@@ -287,3 +287,23 @@ class DegenerateScores(Diagnostic):
     )
     mask: str
     score: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchEntry(Diagnostic):
+    """A batch does not say what it is about, as a method of the model asks.
+
+    `train choose(...)` takes an entry of each batch, a whole number from 0: alone, or a
+    tensor with the same number for every sample.
+
+    Example: training `ipt_space` with batches that have no `task`.
+
+    Fix: `run.loss({**batch, "task": 1})`, or a column of the data of this name.
+    """
+
+    code: ClassVar[str] = "PEFT689"
+    title: ClassVar[str] = "a batch does not say what it is about"
+    label: ClassVar[str] = "`{entry}`: {problem}"
+    help: ClassVar[str] = "give every batch a whole number by this name"
+    entry: str
+    problem: str

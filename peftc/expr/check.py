@@ -34,7 +34,7 @@ from peftc.diagnostics.training import ControlPlace
 from peftc.diagnostics.wrappers import ParamElsewhere
 from peftc.expr import numbers
 from peftc.expr.controls import controls as all_controls
-from peftc.expr.distributions import DISTRIBUTIONS
+from peftc.expr.distributions import DISTRIBUTIONS, KNOBS
 from peftc.expr.elaborate import Body, symbolic
 from peftc.expr.formulas import MODEL_NUMBERS
 from peftc.expr.knobs import (
@@ -432,9 +432,10 @@ def _spelt(clause: ast.Clause, types: Mapping[str, str]) -> Iterator[Diagnostic]
             yield PlaceNotTold(span=place.span, problem=problem, hint="rule `rows'`")
     for random in _randoms(clause):
         told = [types.get(a.id) for a in random.args if isinstance(a, ast.Name)]
-        if random.distribution == "embedded" and told not in (["opening"], [None], []):
-            problem = "`embedded` takes one knob of the type `opening`"
-            form = DISTRIBUTIONS["embedded"][0]
+        wanted = KNOBS.get(random.distribution)
+        if wanted and told not in ([wanted], [None], []):
+            problem = f"`{random.distribution}` takes one knob of the type `{wanted}`"
+            form, _ = DISTRIBUTIONS[random.distribution]
             yield DistributionArguments(span=random.span, problem=problem, form=form)
 
 

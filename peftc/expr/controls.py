@@ -104,6 +104,12 @@ CONTROLS: Mapping[str, Signature] = {
             cuts=True,
         ),
         Signature(
+            "choose",
+            "peftc.training.controls.choose:Choose",
+            ("buffer chosen",),
+            'by: text = "task"',
+        ),
+        Signature(
             "distill",
             "peftc.training.controls.distill:Distill",
             options='teacher: text = "base", T: scale = 2, alpha: number = 0.5, '

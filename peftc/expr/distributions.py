@@ -31,7 +31,11 @@ DISTRIBUTIONS = {
     "permutation": ("permutation", 0),
     "embedded": ("embedded(knob)", 1),
     "places": ("places", 0),
+    "saved": ("saved(knob) or saved(knob, kaiming(5))", 1),
 }
+
+KNOBS = {"embedded": "opening", "saved": "text"}
+"""Distributions that begin with a knob, and its type."""
 
 PLACES = ("permutation", "places")
 """Distributions that give whole numbers: places of elements."""
@@ -51,6 +55,8 @@ def distribution(
     form, count = DISTRIBUTIONS[name]
     if name == "embedded":
         return _embedded(random, axes, scope)
+    if name == "saved":
+        return _saved(random, axes, scope, kind)
     args = [_number(arg, scope) for arg in random.args]
     problem = _unfit(name, args, count, axes)
     if problem:
@@ -78,6 +84,32 @@ def _embedded(
     if problem:
         raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
     return Initial("embedded", (scope.words[known[0]] or "",))
+
+
+def _saved(
+    random: ast.Random, axes: tuple[Size, ...] | None, scope: Scope, kind: str
+) -> Initial:
+    """What adapters in folders hold; drawn where the text that names them is empty."""
+    first, *rest = random.args or (None,)
+    known = first.id if isinstance(first, ast.Name) else ""
+    problem = ""
+    if known not in scope.words or len(rest) > 1:
+        problem = "`saved` takes one knob of the type `text`, then a distribution"
+    elif rest and not isinstance(rest[0], ast.Call):
+        problem = f"`{rest[0].span.text}` is no distribution"
+    if problem:
+        form = DISTRIBUTIONS["saved"][0]
+        raise fail(DistributionArguments(span=random.span, problem=problem, form=form))
+    scope.read.add(known)
+    drawn = [distribution(_random(call), axes, scope, kind) for call in rest]
+    said = scope.words[known]
+    return drawn[0] if drawn and not said else Initial("saved", (f'"{said or ""}"',))
+
+
+def _random(call: ast.Node) -> ast.Random:
+    """A distribution inside another, whose arguments are checked where it is read."""
+    assert isinstance(call, ast.Call)
+    return ast.Random(call.head.span.text, call.args, span=call.span)  # type: ignore[arg-type]
 
 
 def _number(expr: ast.Expr, scope: Scope) -> Number | None:

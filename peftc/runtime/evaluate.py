@@ -17,7 +17,9 @@ from peftc.expr.evaluate import evaluate
 from peftc.plan.equations import definitions, environment, initial_nodes
 from peftc.runtime.codes import decode
 from peftc.runtime.embedded import embedded
+from peftc.runtime.names import tensor_path
 from peftc.runtime.networks import taken_again
+from peftc.runtime.saved import saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,19 +115,35 @@ def reader(model: nn.Module, plan: Plan, codes: Codes) -> Read:
     return read
 
 
-def evaluations(model: nn.Module, plan: Plan, codes: Codes) -> Mapping[str, Evaluate]:
-    """For each site: what gives the initial values that read the base.
+def evaluations(
+    model: nn.Module,
+    plan: Plan,
+    codes: Codes,
+    known: Mapping[str, torch.Tensor] | None = None,
+) -> Mapping[str, Evaluate]:
+    """For each site: what gives the initial values that read the base or adapters.
 
-    A weight that is kept in `codes` is read decoded.
+    A weight that is kept in `codes` is read decoded.  What is among the `known` values
+    of added tensors, by path, is not looked for in other adapters.
     """
     methods, read = definitions(plan), reader(model, plan, codes)
-    return {r.site.key: _evaluation(model, r, methods, read) for r in plan.rewrites}
+    return {
+        r.site.key: _evaluation(model, r, methods, read, known or {})
+        for r in plan.rewrites
+    }
 
 
 def _evaluation(
-    model: nn.Module, rewrite: Rewrite, methods: Mapping[str, Method], read: Read
+    model: nn.Module,
+    rewrite: Rewrite,
+    methods: Mapping[str, Method],
+    read: Read,
+    known: Mapping[str, torch.Tensor],
 ) -> Evaluate:
     def value(tensor: AddedTensor, stream: torch.Generator) -> torch.Tensor:
+        if tensor.init.startswith("saved("):
+            path = tensor_path(rewrite.site, tensor)
+            return known[path] if path in known else saved(tensor, path)
         if tensor.init.startswith("embedded("):
             return embedded(model, rewrite.site, tensor, stream)
         if rewrite.site.kind == "side":

@@ -20,8 +20,8 @@ import torch
 from peftc.plan.types import AddedTensor
 
 Evaluate: TypeAlias = Callable[[AddedTensor, torch.Generator], torch.Tensor]
-"""Gives the initial value of a tensor whose `init` is an expression over the base, or
-rows of its embeddings, from a random stream."""
+"""Gives the initial value of a tensor whose `init` is an expression over the base, rows
+of its embeddings or what an adapter holds, from a random stream."""
 
 Draw: TypeAlias = Callable[..., torch.Tensor]
 

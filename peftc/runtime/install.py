@@ -82,7 +82,8 @@ def install(
     entries = _entries(model, recipe)
     base = stored_base(model, plan, keep=options.get("keep_base", False))
     codes = encode(model, plan.stores)
-    attached = attach(model, plan, evaluations(model, plan, codes), codes)
+    known = adapter.tensors if adapter is not None else {}
+    attached = attach(model, plan, evaluations(model, plan, codes, known), codes)
     if adapter is not None:
         adapters.copy_into(model, adapter)
     connect(model, plan, entries)

@@ -115,9 +115,11 @@ class Trial:
                 tensor_at(self.model, path).copy_(value)
 
     def first_values(self) -> Mapping[str, torch.Tensor]:
-        """What the added tensors were when the spec was compiled."""
+        """What the added tensors were when the spec was compiled; those that began
+        with the values of other adapters, which may be gone, what they are now."""
         plan = self.handle.plan
-        at = evaluations(self.model, plan, codes_in(self.model, plan.stores))
+        now, codes = tensors(self.model, plan), codes_in(self.model, plan.stores)
+        at = evaluations(self.model, plan, codes, now)
         return {
             path: initial_value(
                 tensor,

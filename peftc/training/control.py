@@ -77,6 +77,14 @@ class Control:
     def before_forward(self) -> None:
         """Before the first forward of a step; `self.run.step` steps were done."""
 
+    @property
+    def entries(self) -> Sequence[str]:
+        """The entries of a batch that are for it, and not for the model."""
+        return ()
+
+    def before_batch(self, batch: Batch) -> None:
+        """Before every forward, in training and evaluation, with all entries."""
+
     def loss(self, forward: Forward) -> torch.Tensor:
         """The loss to go on with, after a forward of the model in training."""
         return forward.loss

@@ -132,6 +132,13 @@ class Run:
         digest = hashlib.sha256(text.encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
+    def batch(self, batch: Batch) -> Batch:
+        """A batch for the model: controls have seen it, and what is theirs is gone."""
+        for control in self.controls:
+            control.before_batch(batch)
+        own = {entry for control in self.controls for entry in control.entries}
+        return {entry: value for entry, value in batch.items() if entry not in own}
+
     def forward(self, batch: Batch) -> Any:
         """The outputs of the model for a batch."""
         return self.model(**batch)
@@ -143,7 +150,7 @@ class Run:
 
     def task_loss(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch without what methods add to it, a scalar."""
-        loss: torch.Tensor = self.forward(batch).loss
+        loss: torch.Tensor = self.forward(self.batch(batch)).loss
         return loss
 
     def replan(self, plan: Plan, values: Mapping[str, torch.Tensor]) -> None:
@@ -161,6 +168,7 @@ class Run:
     def loss(self, batch: Batch) -> torch.Tensor:
         """The whole loss of a batch, a scalar; batches of a step may be several."""
         self.before_forward()
+        batch = self.batch(batch)
         outputs = self.forward(batch)
         return self.whole_loss(Forward(batch, outputs, outputs.loss))
 

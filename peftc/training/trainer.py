@@ -65,7 +65,17 @@ def attach(
     trainer.add_callback(Events(run, trainer))
     for name, hook in _HOOKS.items():
         setattr(trainer, name, hook(trainer, run, getattr(trainer, name)))
+    _keep_entries(trainer, run)
     return run
+
+
+def _keep_entries(trainer: Trainer, run: Run) -> None:
+    """Let what batches have for controls pass where the Trainer drops columns that the
+    model does not take."""
+    inner: Any = trainer
+    inner._set_signature_columns_if_needed()
+    own = (entry for control in run.controls for entry in control.entries)
+    inner._signature_columns = [*(inner._signature_columns or ()), *own]
 
 
 class _Batches:
@@ -127,8 +137,8 @@ def _loss_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
     def compute_loss(
         model: Any, inputs: Batch, return_outputs: bool = False, **more: Any
     ) -> Any:
-        batch = dict(inputs)
-        loss, outputs = own(model, inputs, return_outputs=True, **more)
+        batch = dict(run.batch(inputs))
+        loss, outputs = own(model, dict(batch), return_outputs=True, **more)
         if model.training:
             share = _share(trainer, more.get("num_items_in_batch"))
             whole = run.whole_loss(Forward(batch, outputs, loss / share))

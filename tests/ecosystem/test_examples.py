@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import intrinsic_prompts
 import peftc
 import quickstart
 import train_tiny_llama
@@ -155,3 +156,14 @@ def test_the_comparison_of_methods(tmp_path: Path) -> None:
     (specs / "good.peft").write_text("ia3(k)\n")
     assert module.main(command) == 0
     assert "| 320 |" in page.read_text()
+
+
+def test_intrinsic_prompts_in_three_phases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(intrinsic_prompts, "STEPS", 8)
+    monkeypatch.setattr(intrinsic_prompts, "EVALUATED", 8)
+    assert intrinsic_prompts.main([str(tmp_path)]) == 0
+    kept = {path.parent.name for path in tmp_path.rglob("adapter.safetensors")}
+    assert kept == {"pirate", "recipe", "space", "drawn", "capitals"}
+    assert "learnt decoder" in capsys.readouterr().out

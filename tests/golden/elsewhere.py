@@ -27,6 +27,8 @@ _ADALORA = "tests/numerics/methods/test_adalora.py::"
 _STORED = "tests/numerics/methods/test_quantize.py::"
 
 ELSEWHERE = {
+    "PEFT348": _METHODS + "test_ipt_space.py::test_what_no_adapter_has_is_refused",
+    "PEFT689": _METHODS + "test_ipt_space.py::test_batches_say_what_they_are_about",
     "PEFT330": _MASK + "test_scores_that_tell_nothing_are_refused",
     "PEFT332": "tests/numerics/methods/test_fishmask.py::test_too_few_to_keep",
     "PEFT333": "tests/numerics/methods/test_far.py::test_codes_do_not_learn",
