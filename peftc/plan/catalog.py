@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from peftc.diagnostics.core import PeftcError
 from peftc.expr.compose import compose
 from peftc.expr.elaborate import elaborate
-from peftc.expr.knobs import bind_knobs
+from peftc.expr.knobs import Given, bind_knobs, knob_types
 from peftc.expr.merge import Merged, derive_merge
 from peftc.expr.scope import kind_of
 from peftc.expr.stores import is_store
@@ -51,8 +51,8 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table; `merge` is `exact`, `none`, `partly`, or `-` for what has
-    no weights."""
+    """One line of the table; `merge` is `exact`, `none`, `partly`, `as wrapped` for what
+    changes the tensors of another method, or `-` for what has no weights."""
 
     name: str
     family: str
@@ -151,8 +151,17 @@ def _merge(item: ast.Method | ast.Macro, library: Library) -> str:
     return found.pop() if len(found) == 1 else "partly" if found else "-"
 
 
+def _given(method: ast.Method) -> Mapping[str, Given]:
+    """A value for every size that has no default."""
+    types = knob_types(method)
+    unset = (p.name for p in method.params if p.default is None)
+    return {name: Given(1) for name in unset if types[name].whole}
+
+
 def _clause_merge(method: ast.Method, clause: ast.Clause) -> str:
     kind = kind_of(clause.place)
+    if kind == "param":
+        return "as wrapped"
     if kind not in ("linear", "norm"):
         return "" if kind == "model" else "none"
     if any(p.type == "method" for p in method.params):
@@ -162,7 +171,7 @@ def _clause_merge(method: ast.Method, clause: ast.Clause) -> str:
     site = _site(kind)
     try:
         sizes = {**dict(site.sizes), "sites": 1}
-        knobs = bind_knobs(method, {}, sizes)
+        knobs = bind_knobs(method, _given(method), sizes)
         equation = elaborate(clause, knobs, sizes, "m.")
         composed = compose(kind, [equation], biased=True)
         whole = {n: v for n, v in knobs.items() if isinstance(v, int)}

@@ -29,6 +29,9 @@ def entry(name: str) -> Entry:
         ("norm_tuning", "a", "exact"),
         ("quantize", "a", "-"),
         ("qlora", "a", "exact"),
+        ("sparse", "af", "as wrapped"),
+        ("adamix", "af", "as wrapped"),
+        ("prune_heads", "af", "exact"),
     ],
 )
 def test_what_follows_from_a_text(name: str, primitives: str, merge: str) -> None:
