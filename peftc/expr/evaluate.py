@@ -113,6 +113,11 @@ def permute(value: Tensor, places: Tensor) -> Tensor:
     return value.gather(-1, places.long())
 
 
+def unpermute(value: Tensor, places: Tensor) -> Tensor:
+    """Zeros with elements added along the last axis at their places."""
+    return torch.zeros_like(value).scatter_add(-1, places.long(), value)
+
+
 def apply_call(
     fn: str,
     args: Sequence[Tensor],
@@ -141,6 +146,8 @@ def apply_call(
         return fit(first, shape[-1])
     if fn == "permute":
         return permute(first, rest[0])
+    if fn == "unpermute":
+        return unpermute(first, rest[0])
     if fn == "scatter":
         return scatter(first, rest[0], shape)
     if fn == "gather":

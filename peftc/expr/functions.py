@@ -93,8 +93,19 @@ topmask(e; k)        ones at the k largest elements of flattened e, zeros elsewh
 training(a, b)       a in training, b otherwise
 """
 
+DERIVED_CALLS = ("back", "base", "product", "unpermute")
+"""Functions that no equation names: they come with derivatives and base products.
+
+back(g)              W^T g, the base linear's own gradient
+base(v), product(v)  the base linear of v, with its bias and without
+unpermute(g, places) zeros, g added along the last axis at the places
+"""
+
 LINEAR_CALLS = frozenset(
-    ("detach", "drop", "fit", "fwht", "gather", "ifft2", "permute", "scatter")
+    (
+        *("back", "detach", "drop", "fit", "fwht", "gather", "ifft2", "permute"),
+        *("product", "scatter", "unpermute"),
+    )
 )
 """Those that give zeros for zeros in their first argument."""
 
