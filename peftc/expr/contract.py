@@ -168,7 +168,7 @@ class Search:
         self.net = Network(factors, term.out, term.size, self.measure)
         self.full = (1 << len(factors)) - 1
         self.frozen = self._where(self.measure.frozen)
-        charged = self.measure.training and bool(self.net.tokens)
+        charged = self.measure.training
         self.weights = [
             self.measure.weight(node) if charged else 0 for node, _ in factors
         ]
