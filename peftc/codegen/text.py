@@ -38,16 +38,21 @@ COST = re.compile(
 
 def program_text(program: Program) -> str:
     """A program, one line for its inputs, each step, its result and its cost."""
-    inputs = ", ".join(_value(i.name, i.shape, i.tokens) for i in program.inputs)
+    inputs = ", ".join(value_text(i.name, i.shape, i.tokens) for i in program.inputs)
     separate = " with b, t" * program.separate_tokens
-    (a, b), (c, d) = program.flops, program.bytes
     lines = [
         f"program {program.target}({inputs}){separate}",
         *map(step_text, program.steps),
         f"return {program.result}",
-        f"cost {a} flops/token, {b} flops, {c} bytes/token, {d} bytes",
+        cost_text(program.flops, program.bytes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def cost_text(flops: tuple[int, int], moved: tuple[int, int]) -> str:
+    """`cost 2176 flops/token, 0 flops, 418 bytes/token, 2048 bytes`."""
+    (a, b), (c, d) = flops, moved
+    return f"cost {a} flops/token, {b} flops, {c} bytes/token, {d} bytes"
 
 
 def step_text(step: Step) -> str:
@@ -56,10 +61,11 @@ def step_text(step: Step) -> str:
     rest = step.spec or ", ".join(numbers)
     fn = f" {step.fn}" * bool(step.fn)
     args = ", ".join(step.args) + f"; {rest}" * bool(rest)
-    return f"{_value(step.out, step.shape, step.tokens)} = {step.op}{fn}({args})"
+    return f"{value_text(step.out, step.shape, step.tokens)} = {step.op}{fn}({args})"
 
 
-def _value(name: str, shape: tuple[int, ...], tokens: bool) -> str:
+def value_text(name: str, shape: tuple[int, ...], tokens: bool) -> str:
+    """`%2[*, 64]`."""
     return f"{name}[{', '.join([*['*'] * tokens, *map(str, shape)])}]"
 
 
@@ -85,37 +91,49 @@ def parse_program(text: str) -> Program:
         ValueError: naming the first line that is none of a program.
     """
     head, *steps, result, cost = text.strip().splitlines()
-    first, last = _matched(HEAD, head), _matched(COST, cost)
+    first, (flops, moved) = matched(HEAD, head), parse_cost(cost)
     if not result.startswith("return "):
         raise ValueError(f"not a line of a program: {result}")
-    a, b, c, d = map(int, last.groups())
     return Program(
         target=first[1],
-        inputs=tuple(Input(*_parsed(*found)) for found in VALUE.findall(first[2])),
-        steps=tuple(map(_parse_step, steps)),
+        inputs=tuple(Input(*parse_value(*found)) for found in VALUE.findall(first[2])),
+        steps=tuple(map(parse_step, steps)),
         result=result.removeprefix("return "),
         separate_tokens=first[3] is not None,
-        flops=(a, b),
-        bytes=(c, d),
+        flops=flops,
+        bytes=moved,
     )
 
 
-def _matched(pattern: re.Pattern[str], line: str) -> re.Match[str]:
+def parse_cost(line: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The flops and bytes that `cost_text` printed."""
+    a, b, c, d = map(int, matched(COST, line).groups())
+    return (a, b), (c, d)
+
+
+def matched(pattern: re.Pattern[str], line: str) -> re.Match[str]:
+    """The match of a whole line.
+
+    Raises:
+        ValueError: naming the line, if there is none.
+    """
     match = pattern.fullmatch(line.strip())
     if match is None:
         raise ValueError(f"not a line of a program: {line}")
     return match
 
 
-def _parsed(name: str, axes: str) -> tuple[str, tuple[int, ...], bool]:
+def parse_value(name: str, axes: str) -> tuple[str, tuple[int, ...], bool]:
+    """The name, shape and token axes of the groups of VALUE."""
     parts = axes.split(", ") if axes else []
     tokens = parts[:1] == ["*"]
     return name, tuple(map(int, parts[tokens:])), tokens
 
 
-def _parse_step(line: str) -> Step:
-    name, axes, op, fn, args, rest = _matched(STEP, line).groups()
-    out, shape, tokens = _parsed(name, axes)
+def parse_step(line: str) -> Step:
+    """The step that `step_text` printed."""
+    name, axes, op, fn, args, rest = matched(STEP, line).groups()
+    out, shape, tokens = parse_value(name, axes)
     if op not in get_args(Op):
         raise ValueError(f"not an operation: {op}")
     return Step(
@@ -173,7 +191,7 @@ def _identifiers(program: Program) -> dict[str, str]:
 
 def _torch_line(step: Step, names: Mapping[str, str]) -> str:
     args = [names[arg] for arg in step.args]
-    shape = _value("", step.shape, step.tokens)
+    shape = value_text("", step.shape, step.tokens)
     return f"{names[step.out]} = {TORCH[step.op](step, args)}  # {shape}"
 
 

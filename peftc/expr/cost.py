@@ -8,7 +8,7 @@ all correct; they promise no run time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from peftc.expr.ir import Add, Axes, Ein, Leaf, Node, View
@@ -42,17 +42,47 @@ class Machine:
     batch: int = 8
     tokens: int = 1024
 
+    def text(self) -> str:
+        """`matrix=6e+14 ... tokens=1024`: every number by name."""
+        return " ".join(
+            f"{f.name}={_shortest(getattr(self, f.name))}" for f in fields(self)
+        )
+
+    def changed(self, text: str) -> Machine:
+        """The machine with other numbers, written as `text` writes them.
+
+        Raises:
+            ValueError: for an unknown name, or what is no number above zero.
+        """
+        changes = {}
+        for part in text.split():
+            name, _, number = part.partition("=")
+            try:
+                changes[name] = type(getattr(self, name))(number)
+                known = name in {f.name for f in fields(self)} and changes[name] > 0
+            except (AttributeError, TypeError, ValueError):
+                known = False
+            if not known:
+                raise ValueError(f"no number of a machine: {part}")
+        return replace(self, **changes)
+
+
+def _shortest(number: float) -> str:
+    text = f"{number:g}"
+    return text if float(text) == number else repr(number)
+
 
 @dataclass
 class Measure:
     """Sizes and properties of nodes, remembered.
 
-    `training`: a frozen weight is never copied, scaled or not, and a product that is
-    larger than its factors is charged for its gradient.
+    `training`: a frozen weight is never copied, scaled or not, and, if `charged`, a
+    product that is larger than its factors is charged for its gradient.
     """
 
     machine: Machine
     training: bool = True
+    charged: bool = True
     _frozen: dict[Node, bool] = field(default_factory=dict)
     _weight: dict[Node, int] = field(default_factory=dict)
 
@@ -90,6 +120,8 @@ class Measure:
         It is a product over all tokens, as is the gradient it passes on: both read
         about two activations of the matrix's sides.
         """
+        if not self.charged:
+            return 0.0
         m = self.machine
         rows = m.batch * m.tokens
         flops = 2 * rows * elements / m.matrix

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from peftc.expr.joint_program import JointProgram
     from peftc.expr.program import Program, Step
 
 MAPS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -234,17 +235,51 @@ def run(
     linear that has one, bias.  Activations are [b, t, features].
     """
     values = dict(inputs)
-    tokens = {one.name: "bt" * one.tokens for one in program.inputs}
+    leads = {one.name: "bt" * one.tokens for one in program.inputs}
     for step in program.steps:
-        args = [values[name] for name in step.args]
-        leads = [tokens[name] for name in step.args]
-        if step.op in ("base", "product"):
-            bias = inputs.get("bias") if step.op == "base" else None
-            values[step.out] = F.linear(args[0], inputs["W"], bias)
-        else:
-            values[step.out] = _run_step(step, args, leads, training)
-        tokens[step.out] = _lead(step, leads)
+        _enter(step, values, leads, training)
     return values[program.result]
+
+
+def run_joint(
+    program: JointProgram, inputs: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The results and the gradients of a joint program, by name.
+
+    `inputs` are those of `run`, masks, and the adjoints of the results.  Between the
+    directions everything is forgotten but parameters, masks and what is kept.
+    """
+    values = dict(inputs)
+    leads = {one.name: "bt" * one.tokens for one in program.inputs}
+    leads |= {mask.name: mask.tokens for mask in program.masks}
+    for step in program.forward.steps:
+        _enter(step, values, leads)
+    results = {name: values[value] for name, value in program.forward.results}
+    lost = {one.name for one in program.inputs if one.tokens}
+    lost |= {step.out for step in program.forward.steps} | {"y"}
+    lost -= {one.name for one in program.kept} | {f"d{name}" for name in results}
+    values = {name: value for name, value in values.items() if name not in lost}
+    again = [step for step in program.forward.steps if step.out in program.again]
+    for step in (*again, *program.backward.steps):
+        _enter(step, values, leads)
+    return results, {name: values[value] for name, value in program.backward.results}
+
+
+def _enter(
+    step: Step,
+    values: dict[str, Tensor],
+    leads: dict[str, str],
+    training: bool = False,
+) -> None:
+    """Enter the value of a step and the token axes that it leads with."""
+    args = [values[name] for name in step.args]
+    before = [leads[name] for name in step.args]
+    if step.op in ("base", "product"):
+        bias = values.get("bias") if step.op == "base" else None
+        values[step.out] = F.linear(args[0], values["W"], bias)
+    else:
+        values[step.out] = _run_step(step, args, before, training)
+    leads[step.out] = _lead(step, before)
 
 
 def _lead(step: Step, leads: Sequence[str]) -> str:

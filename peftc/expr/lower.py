@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 def lower_program(root: Node, target: str, element: int) -> Program:
     """The program that computes `root`; a scalar has `element` bytes."""
-    lowering = _Lowering(target, ir.walk(root))
+    lowering = Lowering(target, ir.walk(root))
     result = lowering.run(root)
-    inputs = tuple(sorted(lowering.inputs.values(), key=_by_use))
+    inputs = lowering.given
     flops, moved = tally(inputs, lowering.steps, element)
     return Program(
         target=target,
@@ -53,7 +53,10 @@ def _by_use(one: Input) -> tuple[bool, bool, str]:
 
 
 @dataclass
-class _Lowering:
+class Lowering:
+    """The steps made so far; `nodes` is what is lowered, and where a constant finds a
+    value to take its type from."""
+
     target: str
     nodes: Sequence[Node]
     steps: list[Step] = field(default_factory=list)
@@ -71,6 +74,11 @@ class _Lowering:
         if self.target.partition("#")[0] not in ROW_TARGETS:
             return False
         return any(isinstance(n, Leaf) and has_tokens(n) for n in self.nodes)
+
+    @property
+    def given(self) -> tuple[Input, ...]:
+        """The inputs that were read."""
+        return tuple(sorted(self.inputs.values(), key=_by_use))
 
     def run(self, root: Node) -> Value:
         """Lower everything below `root`, in the order it is used."""

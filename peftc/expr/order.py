@@ -19,14 +19,14 @@ from peftc.expr.available import Available
 from peftc.expr.base import BaseLinear
 from peftc.expr.contract import Search
 from peftc.expr.cost import Machine, Measure, has_tokens
-from peftc.expr.ir import Add, Call, Ein, Eye, Leaf, Literal, Map, Node, View
+from peftc.expr.ir import Add, Axes, Call, Ein, Eye, Leaf, Literal, Map, Node, View
 from peftc.expr.lower import lower_program
-from peftc.expr.normal import Term, concrete, flatten
+from peftc.expr.normal import Term, concrete, flatten, product_node
 from peftc.expr.places import TOKEN_AXES
 from peftc.expr.splits import Mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from peftc.expr.compose import Composed
     from peftc.expr.program import Program
@@ -63,11 +63,21 @@ def order(
 
 
 class Planner:
-    """Orders concrete expressions; what one computes, later ones find."""
+    """Orders concrete expressions; what one computes, later ones find.
 
-    def __init__(self, measure: Measure, linear: BaseLinear | None = None) -> None:
+    Sums in `whole` are made wherever they are used: their summands may cancel, and a
+    product with each of them would show the rounding of both.
+    """
+
+    def __init__(
+        self,
+        measure: Measure,
+        linear: BaseLinear | None = None,
+        whole: Collection[Node] = (),
+    ) -> None:
         self.measure = measure
         self.linear = linear
+        self.whole = whole
         self.available = Available()
         self._done: dict[Node, Node] = {}
         self._settled: set[Node] = set()
@@ -90,6 +100,8 @@ class Planner:
         Sums of activations are; those in parameter space only where they are nested so
         deep that asking how to use each in the others' products would take too long.
         """
+        if node in self.whole:
+            return True
         if not isinstance(node, Add) or not (deep or has_tokens(node)):
             return False
         together, apart = self._cut(node, spread=False), self._cut(node, spread=True)
@@ -98,7 +110,7 @@ class Planner:
     # --- what stays whole ---------------------------------------------------------
 
     def _cut(self, node: Node, spread: bool) -> bool:
-        if node in self._settled:
+        if node in self._settled or node in self.whole:
             return True
         if isinstance(node, Add):
             if len(node.operands) == 1:
@@ -142,6 +154,32 @@ class Planner:
                 continue
         return flatten(node, cuts[-1])
 
+    def with_base(self, roots: Sequence[Node]) -> list[Node]:
+        """The roots with base products as values, and else in no order."""
+        new: dict[Node, Node] = {}
+        for root in roots:
+            self._with_base(root, new)
+        return [new[root] for root in roots]
+
+    def _with_base(self, root: Node, new: dict[Node, Node]) -> None:
+        """Enter what stands for `root`, and what it is made of before it."""
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            region = isinstance(node, (Add, Ein)) and has_tokens(node)
+            terms = self.terms(node, spread=False) if region else []
+            parts = [n for t in terms for n, _ in t.factors] or node.operands
+            missing = [part for part in parts if part not in new and part is not node]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            new[node] = (
+                _sum_of(terms, node.axes, new)
+                if region
+                else ir.rebuild(node, [new[operand] for operand in node.operands])
+            )
+
     # --- choosing -----------------------------------------------------------------
 
     def _choose(self, node: Node) -> tuple[float, list[Term]]:
@@ -174,7 +212,7 @@ class Planner:
         return self._quotes[node]
 
     def _quote_call(self, node: Call) -> float:
-        if self.linear is None or node.fn not in ("base", "product"):
+        if self.linear is None or node.fn not in ("back", "base", "product"):
             return 0.0
         m = self.measure.machine
         rows = m.batch * m.tokens
@@ -214,6 +252,17 @@ class Planner:
     def is_settled(self, node: Node) -> bool:
         """Whether a node is computed."""
         return node in self._done
+
+
+def _sum_of(terms: Sequence[Term], axes: Axes, new: Mapping[Node, Node]) -> Node:
+    """The sum of terms, with what stands for their factors."""
+    parts = [
+        product_node([(new[n], row) for n, row in t.factors], t.out, axes)
+        for t in terms
+    ]
+    if not parts:
+        return ir.literal(0, axes)
+    return ir.add(parts, [term.coef for term in terms])
 
 
 def _depth(nodes: Sequence[Node]) -> int:

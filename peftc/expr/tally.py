@@ -1,8 +1,8 @@
 """What the steps of a program take: flops and bytes, per token and per call.
 
-A step on activations counts for each token; what it reads of parameter space, and
-steps in parameter space, count once a call.  The site's own linear is not counted once
-more where the program applies it instead of using its output.
+A step that reads or gives activations counts for each token; what it reads of parameter
+space, and steps in parameter space, count once a call.  The site's own linear is not
+counted once more where the program applies it instead of using its output.
 """
 
 from __future__ import annotations
@@ -19,16 +19,23 @@ FREE = ("view", "base", "product")
 
 
 def tally(
-    inputs: Iterable[Input], steps: Sequence[Step], element: int
+    inputs: Iterable[Input],
+    steps: Sequence[Step],
+    element: int,
+    before: Sequence[Step] = (),
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(flops per token, per call) and (bytes per token, per call)."""
+    """(flops per token, per call) and (bytes per token, per call) of `steps`.
+
+    They may read what the steps `before` them gave.
+    """
     values: dict[str, Input | Step] = {value.name: value for value in inputs}
-    values |= {step.out: step for step in steps}
+    values |= {step.out: step for step in (*before, *steps)}
     flops, moved = [0, 0], [0, 0]
     for step in steps:
         if step.op in FREE:
             continue
-        flops[not step.tokens] += _flops(step, values)
+        active = step.tokens or any(values[name].tokens for name in step.args)
+        flops[not active] += _flops(step, values)
         for value in (step, *(values[name] for name in step.args)):
             moved[not value.tokens] += element * math.prod(value.shape)
     return (flops[0], flops[1]), (moved[0], moved[1])
