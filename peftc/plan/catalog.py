@@ -51,8 +51,11 @@ SIZE = 64
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table; `merge` is `exact`, `none`, `partly`, `as wrapped` for what
-    changes the tensors of another method, or `-` for what has no weights."""
+    """One line of the table.
+
+    `merge` is `exact`, `none`, `partly`, `as wrapped` for what changes the tensors of
+    another method, or `-` for what has no weights.
+    """
 
     name: str
     family: str

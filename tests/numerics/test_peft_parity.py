@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoHaConfig,
+    LoKrConfig,
+    LoraConfig,
+    get_peft_model,
+)
 
 import peftc
 from tests.models import model, randomise, relative, tokens
@@ -38,6 +44,18 @@ class Pair:
 
 LORA = {"lora_A.default.weight": "lora.A", "lora_B.default.weight": "lora.B"}
 IA3 = {"ia3_l.default": "ia3.l"}
+DORA = {
+    "lora_A.default.weight": "dora.A",
+    "lora_B.default.weight": "dora.B",
+    "lora_magnitude_vector.default.weight": "dora.m",
+}
+LOKR = {"lokr_w1.default": "krona.A", "lokr_w2.default": "krona.B"}
+LOHA = {
+    "hada_w1_a.default": "loha.B1",
+    "hada_w1_b.default": "loha.A1",
+    "hada_w2_a.default": "loha.B2",
+    "hada_w2_b.default": "loha.A2",
+}
 
 
 def lora(targets: list[str], **more: Any) -> LoraConfig:
@@ -74,6 +92,30 @@ PAIRS = {
         "ia3(k, v, ffn)",
         ia3(["k_proj", "v_proj", "down_proj"], ["down_proj"]),
         IA3,
+    ),
+    "llama-dora": Pair(
+        "llama",
+        "dora(q, down, r=4, alpha=6)",
+        lora(["q_proj", "down_proj"], use_dora=True),
+        DORA,
+    ),
+    # A rank that is no restriction leaves both factors of the product whole.
+    "llama-lokr": Pair(
+        "llama",
+        "krona(q, down, a1=8, a2=8, s=1.5)",
+        LoKrConfig(
+            r=1000,
+            alpha=1500,
+            decompose_factor=8,
+            target_modules=["q_proj", "down_proj"],
+        ),
+        LOKR,
+    ),
+    "llama-loha": Pair(
+        "llama",
+        "loha(q, down, r=4, alpha=6)",
+        LoHaConfig(r=4, alpha=6, target_modules=["q_proj", "down_proj"]),
+        LOHA,
     ),
     "gpt2-lora": Pair(
         "gpt2",
