@@ -42,3 +42,11 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return compare
+
+
+@pytest.fixture
+def kept_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find the view of equal models once in this process: see `tests/keeping.py`."""
+    from tests.keeping import keep_views
+
+    keep_views(monkeypatch)
