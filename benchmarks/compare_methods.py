@@ -198,7 +198,8 @@ def _best(plan: Plan, spec: Path) -> dict[str, Any] | None:
     if not found:
         return None
     seconds = min(report["training"]["seconds_per_step"] for report in found)
-    return {**min(found, key=_loss), "seconds_per_step": seconds}
+    best: dict[str, Any] = min(found, key=_loss)
+    return {**best, "seconds_per_step": seconds}
 
 
 def _loss(report: dict[str, Any]) -> float:

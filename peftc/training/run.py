@@ -30,7 +30,7 @@ from peftc.diagnostics.training import (
     WrongTrainingState,
 )
 from peftc.runtime.replan import replan
-from peftc.training.control import Forward
+from peftc.training.control import Control, Forward
 from peftc.training.load import check_single, load_controls
 from peftc.training.values import Values
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from peftc.plan.training import TrainingPlan
     from peftc.plan.types import Plan
     from peftc.runtime.handle import Handle
-    from peftc.training.control import Batch, Control
+    from peftc.training.control import Batch
 
 KEY = "peftc_group"
 """In a group of an optimizer: what tells it from others."""
@@ -115,6 +115,11 @@ class Run:
     def needs_data(self) -> bool:
         """Whether any control has to see batches before training."""
         return any(control.needs_data for control in self.controls)
+
+    @property
+    def reads_outputs(self) -> bool:
+        """Whether any control reads what a forward gives, beside its loss."""
+        return any(type(control).loss is not Control.loss for control in self.controls)
 
     def steps(self, control: Control) -> int:
         """How many steps the run has.

@@ -138,14 +138,24 @@ def _loss_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
         model: Any, inputs: Batch, return_outputs: bool = False, **more: Any
     ) -> Any:
         batch = dict(run.batch(inputs))
-        loss, outputs = own(model, dict(batch), return_outputs=True, **more)
+        reads = model.training and run.reads_outputs
+        asked = return_outputs or reads
+        found = own(model, dict(batch), return_outputs=asked, **more)
+        loss, outputs = found if asked else (found, None)
         if model.training:
             share = _share(trainer, more.get("num_items_in_batch"))
-            whole = run.whole_loss(Forward(batch, outputs, loss / share))
+            seen = _with_history(run, batch, outputs) if reads else outputs
+            whole = run.whole_loss(Forward(batch, seen, loss / share))
             loss = whole * share
         return (loss, outputs) if return_outputs else loss
 
     return compute_loss
+
+
+def _with_history(run: Run, batch: Batch, outputs: Any) -> Any:
+    """Outputs that gradients pass through: some Trainers compute a loss without logits,
+    and give logits of a second forward that has none."""
+    return outputs if outputs.logits.requires_grad else run.forward(batch)
 
 
 def _share(trainer: Trainer, items: object) -> float:
