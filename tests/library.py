@@ -28,11 +28,16 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "hidden": {"hidden": 128},
     "norm": {"hidden": 128},
     "attention": {"hidden": 128, "heads": 4, "kv_heads": 2, "key": 8, "value": 12},
-    "input": {"hidden": 128, "vocab": 11},
+    "input": {"hidden": 16, "vocab": 11},
 }
 INNER = {"linear": "lora", "hidden": "adapter", "attention": "rows"}
 """What a wrapper wraps, by kind of site."""
-ASKED = {"size": 4, "count": 2, "fraction": 0.25}
+ASKED = {
+    "size": Given(4),
+    "count": Given(2),
+    "fraction": Given(0.25),
+    "text": Given("somewhere", quoted=True),
+}
 """Values of knobs that have no default, by their type; `raised` ones, too."""
 
 
@@ -56,7 +61,7 @@ def small_sites(name: str, number: int) -> Iterator[Stack]:
             continue
         made += 1
         yield stack
-    assert made, f"clause {number} of {name} has no meaning"
+    assert made, f"ASKED lacks a value for a knob of {name}"
 
 
 def _at_small_site(name: str, number: int, raised: bool) -> Stack:
@@ -85,8 +90,8 @@ def _given(method: Method, raised: bool) -> dict[str, Given]:
     given = {}
     for param in method.params:
         if param.default is None and param.type in ASKED:
-            given[param.name] = Given(ASKED[param.type])
+            given[param.name] = ASKED[param.type]
         zero = param.default is not None and param.default.span.text == "0"
         if raised and zero and param.type in ASKED:
-            given[param.name] = Given(ASKED[param.type])
+            given[param.name] = ASKED[param.type]
     return given

@@ -43,6 +43,10 @@ SEEDS: tuple[tuple[str, ...], ...] = ((), (WX,), (DYW,), (WX, DYW))
 """What is tried beside every product with the weight being a value."""
 
 
+CLEARLY = 1.02
+"""How much more a plan may take than the cheapest, and go before it."""
+
+
 class StoredSumError(Exception):
     """A plan for training holds a sum of a base weight with something else."""
 
@@ -139,10 +143,12 @@ class _Plan:
 
 @lru_cache(maxsize=1024)
 def _cheapest(site: Site) -> JointProgram:
-    """The plan that takes least; of equal ones the first."""
+    """The plan that takes least; the first of those that hardly differ."""
     named = site.gradients()
     nodes = [node for _, node in named]
-    best = min(_plans(site, nodes), key=lambda plan: plan.seconds)
+    plans = list(_plans(site, nodes))
+    limit = CLEARLY * min(plan.seconds for plan in plans)
+    best = next(plan for plan in plans if plan.seconds <= limit)
     _check_stored_sums((*best.outputs, *best.gradients))
     return lower_joint(
         dict(zip(site.names, best.outputs, strict=True)),
@@ -225,7 +231,8 @@ def _check_stored_sums(roots: Sequence[Node]) -> None:
     nodes = ir.walk(*roots)
     inside = {o for n in nodes if isinstance(n, (Map, Call)) for o in n.operands}
     for node in nodes:
-        stored = isinstance(node, Add) and not has_tokens(node) and node not in inside
+        is_sum = isinstance(node, Add) and len(node.operands) > 1
+        stored = is_sum and not has_tokens(node) and node not in inside
         if stored and any(map(_is_weight, node.operands)):
             raise StoredSumError(ir.pretty(node))
 

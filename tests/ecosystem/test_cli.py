@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from peftc.cli.main import app
+from peftc.codegen.joint_text import joint_text, parse_joint
 from peftc.plan.parse import parse_plan
 from peftc.plan.print import plan_text
 from tests.ecosystem.small import byte_llama
@@ -59,6 +60,30 @@ def test_plan_from_a_bare_configuration() -> None:
     assert plan_text(parse_plan(text)) == text
     record = json.loads(ok("plan", SPEC, TINY, "--json").stdout)
     assert record["trainable"] == 5 * 2 * (192 + 192 + 192 + 64) + 2 * 192 * 3 + 195
+
+
+def test_plan_shows_forward_and_backward_of_each_kind_of_site() -> None:
+    text = ok("plan", SPEC, CONFIG, "--joint", "--machine", "tokens=64").stdout
+    heads = [line for line in text.splitlines() if line.startswith("# ")]
+    assert [head.partition(":")[0] for head in heads] == ["# 5 sites"] * 2 + [
+        "# 1 site"
+    ]
+    first = text.split("\n\n")[0].partition("\n")[2]
+    program = parse_joint(first)
+    assert joint_text(program) == first + "\n"
+    assert program.machine.tokens == 64
+    assert [name for name, _ in program.backward.results] == ["x", "lora.A", "lora.B"]
+
+
+def test_a_site_without_a_joint_program_says_why() -> None:
+    text = ok("plan", "ptuning(p=3)", CONFIG, "--joint").stdout
+    assert text.splitlines()[1].startswith("# no joint program: bilstm: a recurrent")
+
+
+def test_a_machine_that_is_none_is_a_usage_error() -> None:
+    result = peftc("plan", SPEC, CONFIG, "--machine", "speed=1")
+    assert result.exit_code == 2
+    assert "no number of a machine: speed=1" in " ".join(result.stderr.split())
 
 
 def test_print_ir_after_all_shows_every_pass() -> None:

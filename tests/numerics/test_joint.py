@@ -21,7 +21,7 @@ from peftc.expr.ir import Call
 from peftc.expr.joint import order_jointly, order_losses
 from peftc.expr.normal import concrete
 from tests.equations import CASES, Stack, gated, stack
-from tests.library import clauses, small_sites
+from tests.library import SIZES, clauses, small_sites
 from tests.numerics.test_programs import BATCH, TOKENS, given, tensors_for
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def test_in_a_gate(names: tuple[str, ...], biased: bool) -> None:
     check(gated(names), biased)
 
 
-@pytest.mark.parametrize(("name", "number"), clauses("linear"))
+@pytest.mark.parametrize(("name", "number"), clauses(*SIZES))
 def test_terms_of_the_loss(name: str, number: int) -> None:
     for site in small_sites(name, number):
         composed = site.composed(True)

@@ -14,9 +14,16 @@ from peftc.expr.compose import Composed, compose
 from peftc.expr.cost import Machine
 from peftc.expr.derivative import sums_of_slopes
 from peftc.expr.elementwise_derivatives import DERIVATIVES
-from peftc.expr.joint import _cheapest, order_jointly, order_losses
+from peftc.expr.joint import (
+    StoredSumError,
+    _cheapest,
+    _check_stored_sums,
+    order_jointly,
+    order_losses,
+)
 from peftc.expr.order import MACHINE
 from peftc.expr.places import HIDDEN
+from peftc.expr.sizes import Size
 from tests.equations import CASES, case, define
 
 if TYPE_CHECKING:
@@ -140,6 +147,17 @@ def test_a_function_of_a_sum_with_the_weight_has_no_other_form() -> None:
     assert [step.op for step in program.forward.steps][:2] == ["add", "map"]
 
 
+def test_a_sum_with_the_weight_is_refused_and_a_scaled_weight_is_not() -> None:
+    weight, delta = ir.leaf("W", "weight", (6, 4)), ir.leaf("d", "param", (6, 4))
+    scale = ir.leaf("m", "param", (6,))
+    scaled = ir.add((ir.ein((weight, scale), ("oi", "o"), "oi"),), (2.0,))
+    _check_stored_sums([scaled, ir.apply_map("tanh", ir.add((weight, delta)))])
+    for copy in (weight, scaled, ir.view(weight, (Size.of(24),))):
+        one = ir.view(delta, copy.axes)
+        with pytest.raises(StoredSumError):
+            _check_stored_sums([ir.add((copy, one))])
+
+
 # --- cost and time ------------------------------------------------------------------
 
 
@@ -157,6 +175,15 @@ def test_a_machine_is_written_and_changed() -> None:
 def test_what_is_no_number_of_a_machine(text: str) -> None:
     with pytest.raises(ValueError, match=f"no number of a machine: {text}"):
         Machine().changed(text)
+
+
+@pytest.mark.parametrize("size", [16, 192, 4096])
+def test_plans_that_hardly_differ_keep_small_factors_apart(size: int) -> None:
+    made = define(f"method m(r = 4) on linear {{ {LORA} W' = W + B @ A }}", SITE)
+    sizes = {**made.env, "out": size, "in": size}
+    composed = compose("linear", [made.equation], True)
+    program = order_jointly(composed, sizes, True)
+    assert [s.op for s in program.forward.steps] == ["linear", "linear", "add"]
 
 
 def test_the_machine_decides() -> None:
