@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 
-from peftc.runtime.insertion import IGNORED
 from peftc.training.control import Control
 from peftc.training.controls.redraw import Redraw
+from peftc.training.labelled import of_positions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,9 +37,11 @@ class Consistency(Control):
         with self._drawn_apart():
             other: Any = self.run.forward(forward.batch)
         labels = forward.batch.get("labels")
-        model = self.run.model
-        pair = labelled(model, forward.outputs.logits, other.logits, labels)
-        return forward.loss + weight * _difference(*pair, labels)
+        one, two = (
+            of_positions(self.run.model, logits, labels)
+            for logits in (forward.outputs.logits, other.logits)
+        )
+        return forward.loss + weight * _difference(one, two, labels)
 
     @contextmanager
     def _drawn_apart(self) -> Iterator[None]:
@@ -62,21 +64,6 @@ class Consistency(Control):
         for path, tensor in tensors.items():
             owner, _, name = path.rpartition(".")
             setattr(self.run.model.get_submodule(owner), name, tensor)
-
-
-def labelled(
-    model: Any, one: Tensor, other: Tensor, labels: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The logits of two forwards where there are labels: [positions, classes].
-
-    A causal model is asked for the token after each.
-    """
-    if labels is None or one.dim() != labels.dim() + 1:
-        return one.flatten(0, -2), other.flatten(0, -2)
-    if type(model).__name__.endswith(("CausalLM", "LMHeadModel")):
-        one, other, labels = one[:, :-1], other[:, :-1], labels[:, 1:]
-    known = labels != IGNORED
-    return one[known], other[known]
 
 
 def _difference(one: Tensor, other: Tensor, labels: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.schedules import TeacherUnfit
 from peftc.expr.evaluate import wide
-from peftc.runtime.insertion import IGNORED
 from peftc.runtime.modes import evaluating
 from peftc.sites.load import load
 from peftc.training.control import Control
+from peftc.training.labelled import of_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from peftc.training.control import Batch, Forward
 
 BASE = "base"
-"""The label of positions that do not count."""
+"""The name of the model itself, without its methods."""
 
 Divergence: TypeAlias = "Callable[[Tensor, Tensor, float], Tensor]"
 """Of student and teacher, and how far between."""
@@ -84,7 +84,9 @@ class Distill(Control):
         if said.shape != logits.shape:
             sizes = f"{said.shape[-1]} entries, the model {logits.shape[-1]}"
             raise self._unfit(f"its vocabulary has {sizes}")
-        student, teacher = (self._counting(z, labels) for z in (logits, said))
+        student, teacher = (
+            wide(of_positions(self.run.model, z, labels)) for z in (logits, said)
+        )
         kind, heat = self.options["kind"], float(self.options["T"])
         if kind == "mse":
             plain: Tensor = F.mse_loss(student, teacher)
@@ -92,13 +94,6 @@ class Distill(Control):
         soft, wanted = (F.log_softmax(z / heat, -1) for z in (student, teacher))
         found: Tensor = DIVERGENCES[kind](soft, wanted, self.options["beta"])
         return heat * heat * found
-
-    def _counting(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The logits of the positions that have a label: [positions, v], in float32
-        or wider."""
-        if shifted(self.run.model) and logits.dim() == 3:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        return wide(logits[labels != IGNORED])
 
     @torch.no_grad()
     def teacher_logits(self, batch: Batch) -> Tensor:
@@ -112,13 +107,6 @@ class Distill(Control):
                 stack.enter_context(self.run.handle.disabled())
             logits: Tensor = self.teacher(**inputs).logits
         return logits
-
-
-def shifted(model: Any) -> bool:
-    """Whether the label of a position is about the logits one before it."""
-    if getattr(model.config, "is_encoder_decoder", False):
-        return False
-    return getattr(model, "loss_type", None) in (None, "ForCausalLM")
 
 
 # --- divergences of log probabilities [positions, v], averaged over positions ---------

@@ -15,10 +15,10 @@ import torch
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.masks import NothingKept
 from peftc.plan.resize import resized
-from peftc.runtime.insertion import IGNORED
 from peftc.training import choice
 from peftc.training.base import learning_base, oriented
 from peftc.training.control import Control
+from peftc.training.labelled import count as labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,19 +86,23 @@ class Select(Control):
     def _fisher(self, batches: Sequence[Batch]) -> list[Tensor]:
         """The mean over examples of squared gradients of their log-likelihoods."""
         sites = [place.site for place in self.places]
-        total: dict[str, Tensor] = {}
-        count = 0
+        every = list(examples(batches))
         with learning_base(self.run, sites) as weights:
-            for example in examples(batches):
-                count += 1
-                loss = self.run.task_loss(example) * labelled(self.run.model, example)
+            total = {path: torch.zeros_like(w).float() for path, w in weights.items()}
+            for example in every:
+                learned = labelled(self.run.model, example["labels"])
+                if not learned:
+                    continue
+                loss = self.run.task_loss(example) * learned
                 grads = torch.autograd.grad(loss, list(weights.values()))
                 for path, grad in zip(weights, grads, strict=True):
-                    total[path] = total.get(path, 0) + grad.float().square()
+                    total[path] += grad.float().square()
         found = []
         for place in self.places:
             site = self.run.values.rewrite(place.site).site
-            found.append(oriented(self.run.model, site, total[site.weight]) / count)
+            found.append(
+                oriented(self.run.model, site, total[site.weight]) / len(every)
+            )
         return found
 
 
@@ -111,15 +115,3 @@ def examples(batches: Sequence[Batch]) -> Iterator[dict[str, Any]]:
                 name: value[index : index + 1] if torch.is_tensor(value) else value
                 for name, value in batch.items()
             }
-
-
-def labelled(model: Any, batch: Batch) -> int:
-    """How many labels a model's mean loss is a mean over.
-
-    Causal models predict the next token, so that the first label is not used.
-    """
-    labels = batch["labels"]
-    causal = getattr(model, "loss_type", None) == "ForCausalLM"
-    if not torch.is_tensor(labels) or labels.is_floating_point():
-        return 1
-    return int((labels[:, 1:] if causal else labels).ne(IGNORED).sum())

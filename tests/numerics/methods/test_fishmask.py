@@ -13,7 +13,8 @@ import peftc
 from peftc.diagnostics.core import PeftcError
 from peftc.training import Run
 from peftc.training.choice import removed
-from peftc.training.controls.select import examples, labelled
+from peftc.training.controls.select import examples
+from peftc.training.labelled import count
 from tests.numerics.runtime.tiny import llama
 from tests.numerics.training.test_run import batches
 
@@ -122,7 +123,9 @@ def test_squared_gradients_of_examples_are_the_information() -> None:
         loss = nn.functional.binary_cross_entropy_with_logits(
             model.w(example["x"])[:, 0], example["labels"]
         )
-        (grad,) = torch.autograd.grad(loss * labelled(model, example), [model.w.weight])
+        (grad,) = torch.autograd.grad(
+            loss * count(model, example["labels"]), [model.w.weight]
+        )
         total += grad[0].square()
     p = torch.sigmoid(model.w(x))[:, 0]
     wanted = ((p - y).square()[:, None] * x.square()).sum(0)
