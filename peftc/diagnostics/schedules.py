@@ -1,4 +1,4 @@
-"""Errors of learning rates, optimizers and teachers (696 to 699).
+"""Errors of learning rates, optimizers and teachers (686, 696 to 699).
 
 In: nothing.  Out: the diagnostic classes that controls of `peftc.training` raise.
 """
@@ -83,10 +83,12 @@ class TeacherUnfit(Diagnostic):
     """A model cannot learn from this teacher, or not in this way.
 
     Distillation compares what two models say about the same tokens. They need the same
-    vocabulary, and labels, which tell the positions that count.
+    vocabulary, and labels, which tell the positions that count; classes are compared
+    by their probabilities, numbers by `kind=mse` only.
 
     Fix: a teacher with the same tokenizer, as a folder or as
-    `Run(model, teachers={"name": model})`; `alpha` between 0 and 1; `T` of 1 or more.
+    `Run(model, teachers={"name": model})`; `vocab=common` if one vocabulary is the
+    other and some more; `alpha` between 0 and 1; `T` of 1 or more.
     """
 
     code: ClassVar[str] = "PEFT699"
@@ -94,3 +96,31 @@ class TeacherUnfit(Diagnostic):
     label: ClassVar[str] = "teacher `{teacher}`: {problem}"
     teacher: str
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersUnfit(Diagnostic):
+    """Layers of a model and of its teacher cannot be compared as a spec says.
+
+    `distill(hidden="2:4*0.5")` compares what layer 2 of the model gives with what layer
+    4 of the teacher gives; layers are counted from 1, of hidden states 0 is what the
+    first layer reads, and -1 is the last. `attn` compares probabilities of attention,
+    head by head; only attention that is spelt out gives any, and with dropout or sinks
+    they do not sum to 1.
+
+    Wrong, in a model with 12 layers:
+
+        lora(q, v) + distill(teacher="big", hidden="13:24")
+
+    Right:
+
+        lora(q, v) + distill(teacher="big", hidden="12:24")
+    """
+
+    code: ClassVar[str] = "PEFT686"
+    title: ClassVar[str] = "layers that cannot be compared"
+    label: ClassVar[str] = "`{option}`: {problem}"
+    help: ClassVar[str] = "{hint}"
+    option: str
+    problem: str
+    hint: str = ""

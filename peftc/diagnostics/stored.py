@@ -57,6 +57,35 @@ class OriginalsGone(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FloatsGone(Diagnostic):
+    """The base cannot be run as it was: its weights are kept in codes only.
+
+    `distill(teacher="base_fp")` learns from the base without its codes. That takes the
+    values before they were encoded.
+
+    Wrong:
+
+        peftc.compile(model, 'qlora() + distill(teacher="base_fp")')
+        Run(model)
+
+    Right: keep them in the memory of the CPU, from where they are copied for each of
+    the teacher's forwards; or hand over a second model, as it was loaded.
+
+        peftc.compile(model, 'qlora() + distill(teacher="base_fp")', keep_base=True)
+        Run(model)
+
+        peftc.compile(model, 'qlora() + distill(teacher="whole")')
+        Run(model, teachers={"whole": whole})
+    """
+
+    code: ClassVar[str] = "PEFT643"
+    title: ClassVar[str] = "the values before encoding are gone"
+    label: ClassVar[str] = "{count} weights are kept in codes only"
+    help: ClassVar[str] = "pass a teacher, or compile with `keep_base=True`"
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class NothingStored(Diagnostic):
     """A merge into codes is asked for where no weight is kept in codes.
 

@@ -195,7 +195,7 @@ def _meaning(check: _Check, name: str) -> str:
     """What a knob's name would hide, or the empty string."""
     if any(name in PLACES[kind] for kind in check.kinds):
         return "a value of the site"
-    if name in (*ALL_AXES, *TOKENS):
+    if name in (*ALL_AXES, *TOKENS) and set(check.kinds) != {"model"}:
         return "an axis"
     if name in SPEC_NUMBERS:
         return "a number of the spec"

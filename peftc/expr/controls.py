@@ -113,7 +113,9 @@ CONTROLS: Mapping[str, Signature] = {
             "distill",
             "peftc.training.controls.distill:Distill",
             options='teacher: text = "base", T: scale = 2, alpha: number = 0.5, '
-            "kind: fkl | rkl | jsd | mse = fkl, beta: fraction = 0.5",
+            "kind: fkl | rkl | jsd | mse = fkl, beta: fraction = 0.5, "
+            'hidden: pairs = "", attn: pairs = "", proj: flag = false, '
+            "topk: count = 0, vocab: same | common = same",
             whole=True,
         ),
         Signature(

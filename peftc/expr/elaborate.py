@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 SIZES = ("size", "derived")
 """Types of knobs that may be axes."""
 
-WORDED = ("choice", "places", "opening", "text")
+WORDED = ("choice", "places", "pairs", "opening", "text")
 """Types of knobs whose values are words."""
 
 

@@ -25,7 +25,7 @@ from peftc.diagnostics.knobs import (
     UnknownFunctionWord,
     UnknownKnob,
 )
-from peftc.expr import insertion
+from peftc.expr import insertion, pairs
 from peftc.expr.numbers import WORDS, Value, compute
 from peftc.expr.spots import before
 from peftc.expr.uses import body_names, flag_names, head_names, names_in, size_names
@@ -87,12 +87,13 @@ KNOB_TYPES: Mapping[str, Type] = {
         Type("text", "a text in quotes", number=False),
         Type("method", "a method to wrap", number=False),
         Type("places", '`auto`, or places such as `0` or "0:3, -1:3"', number=False),
+        Type("pairs", 'pairs of layers such as "-1:-1*0.1, 2:4*0.5"', number=False),
         Type("opening", "`uniform`, `vocab`, or a text in quotes", number=False),
     )
 }
 
 
-SPELT = ("places", "opening")
+SPELT = ("places", "pairs", "opening")
 """Types of knobs whose values are written as they are kept."""
 
 
@@ -249,10 +250,15 @@ def _word(name: str, kind: Type, given: Given) -> Knob:
 
 
 def _spelt(name: str, kind: Type, given: Given) -> str:
-    """A value that is text: places in their canonical form; a text in its quotes."""
+    """A value that is text: places and pairs in their canonical form; a text in its
+    quotes."""
     value = given.value
     if kind.name == "places" and isinstance(value, (int, str)):
         found = None if isinstance(value, bool) else insertion.canonical(str(value))
+        if found is not None:
+            return found
+    elif kind.name == "pairs" and isinstance(value, str):
+        found = pairs.canonical(value)
         if found is not None:
             return found
     elif kind.name == "opening" and isinstance(value, str):

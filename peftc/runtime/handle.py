@@ -162,6 +162,20 @@ class Handle:
         """
         return self.switch.disabled()
 
+    def original(self) -> AbstractContextManager[None]:
+        """Run the base as it was before its weights went into codes, in a `with` block.
+
+        For all threads, and all values are in memory meanwhile.
+
+        Raises:
+            PeftcError: PEFT643 if they were not kept.
+        """
+        return storing.original(self)
+
+    def check_originals(self) -> None:
+        """Raise `PeftcError` (PEFT643) if `original` cannot be run."""
+        storing.check_originals(self)
+
     def remove(self, *, decoded: bool = False) -> None:
         """Give the base model back as it was before compiling, bit for bit.
 

@@ -6,11 +6,12 @@ are in its codes.  What the base was is known by the fingerprint taken before.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftc.diagnostics.core import fail
-from peftc.diagnostics.stored import NothingStored, OriginalsGone
+from peftc.diagnostics.stored import FloatsGone, NothingStored, OriginalsGone
 from peftc.runtime import adapters, merge
 from peftc.runtime.codes import (
     codes_in,
@@ -26,7 +27,7 @@ from peftc.runtime.fingerprint import Fingerprint, fingerprint
 from peftc.storage.table import form_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
     from torch import nn
@@ -87,6 +88,31 @@ def fill_for_good(handle: Handle) -> None:
     stores = handle.plan.stores
     fill(handle.model, stores, handle.base.originals if handle.base else {})
     forget_hooks(handle.model)
+
+
+# --- running as it was ------------------------------------------------------------
+
+
+def check_originals(handle: Handle) -> None:
+    """Raise `PeftcError` (PEFT643) if the values before encoding are gone."""
+    stores = handle.plan.stores
+    if stores and not (handle.base and handle.base.originals):
+        raise fail(FloatsGone(count=len(stores)))
+
+
+@contextmanager
+def original(handle: Handle) -> Iterator[None]:
+    """With the base as it was before it was encoded, in every thread."""
+    check_originals(handle)
+    model, stores, switch = handle.model, handle.plan.stores, handle.switch
+    off = switch.off
+    fill(model, stores, handle.base.originals if handle.base else {})
+    switch.off = True
+    try:
+        yield
+    finally:
+        switch.off = off
+        free(model, stores)
 
 
 # --- merging ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MODULE = "transformers.utils.output_capturing"
+_INSTALLED = "_output_capturing_hooks_installed"
 
 
 def lacks_hooks(error: BaseException) -> bool:
@@ -34,4 +35,15 @@ def install_output_hooks(model: nn.Module) -> None:
 
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
+            if not getattr(module, _INSTALLED, False):
+                _take_hooks(module)
             maybe_install_capturing_hooks(module)
+
+
+def _take_hooks(model: nn.Module) -> None:
+    """Take the hooks that a part has, from an earlier forward: the whole would hook it
+    once more, and record everything twice."""
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__module__", "") == _MODULE:
+                del module._forward_hooks[key]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     import torch
+    from torch import nn
 
     from peftc.plan.training import ControlPlan, Place
     from peftc.training.run import Run
@@ -85,6 +86,11 @@ class Control:
     def before_batch(self, batch: Batch) -> None:
         """Before every forward, in training and evaluation, with all entries."""
 
+    @property
+    def asks(self) -> Mapping[str, Any]:
+        """Arguments of the model's forward in training, beside those of a batch."""
+        return {}
+
     def loss(self, forward: Forward) -> torch.Tensor:
         """The loss to go on with, after a forward of the model in training."""
         return forward.loss
@@ -104,6 +110,12 @@ class Control:
         return ()
 
     # --- parameters ------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """What it trains beside the model, by name: made in `before_training`, trained
+        and saved in checkpoints with the model's, and gone after `finalize`."""
+        return {}
 
     def group(self, path: str) -> Hashable:
         """Parameters to which the same learning rates apply have equal groups."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 KEY = "peftc_group"
 """In a group of an optimizer: what tells it from others."""
 STEP = "step"
+TRAINED = "trained."
+"""In the state of a control, before the names of its parameters."""
 
 
 class Run:
@@ -149,9 +152,23 @@ class Run:
         return self.model(**batch)
 
     def trained(self) -> Mapping[str, nn.Parameter]:
-        """The parameters that are trained, by path."""
+        """The parameters that are trained, by path; those of controls last."""
         named = self.model.named_parameters()
-        return {path: p for path, p in named if p.requires_grad}
+        return {**{path: p for path, p in named if p.requires_grad}, **self.beside}
+
+    @property
+    def beside(self) -> Mapping[str, nn.Parameter]:
+        """What controls train beside the model, by the control's name and its own."""
+        return {
+            f"{control.plan.name}.{name}": parameter
+            for control in self.controls
+            for name, parameter in control.parameters.items()
+        }
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Arguments of the model's forward in training, beside those of a batch."""
+        return dict(chain.from_iterable(c.asks.items() for c in self.controls))
 
     def task_loss(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch without what methods add to it, a scalar."""
@@ -174,7 +191,7 @@ class Run:
         """The whole loss of a batch, a scalar; batches of a step may be several."""
         self.before_forward()
         batch = self.batch(batch)
-        outputs = self.forward(batch)
+        outputs = self.forward({**batch, **self.asked})
         return self.whole_loss(Forward(batch, outputs, outputs.loss))
 
     def optimize(self, optimizer: torch.optim.Optimizer) -> None:
@@ -242,6 +259,8 @@ class Run:
             group["lr"] = rate
         for control in self.controls:
             control.after_optimizer()
+        for parameter in self.beside.values():  # no part of what a Trainer clears
+            parameter.grad = None
         self.step += 1
         self._begun = False
 
@@ -261,13 +280,8 @@ class Run:
 
         What has fewer than two axes (scales, biases, gates) does not decay.
         """
-        wide = [p for p in self.trained().values() if p.dim() >= 2]
-        flat = [p for p in self.trained().values() if p.dim() < 2]
-        groups = [
-            {"params": wide, "lr": lr, "weight_decay": weight_decay},
-            {"params": flat, "lr": lr, "weight_decay": 0.0},
-        ]
-        return self.split([group for group in groups if group["params"]])
+        like = {"lr": lr, "weight_decay": weight_decay}
+        return self.split(by_axes(self.trained().values(), like))
 
     def make_optimizer(self, lr: float) -> torch.optim.Optimizer:
         """The optimizer that the spec asks for; AdamW if it asks for none."""
@@ -281,7 +295,8 @@ class Run:
 
     def split(self, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Groups of an optimizer, divided where controls tell parameters apart."""
-        paths = {id(p): path for path, p in self.model.named_parameters()}
+        named = chain(self.model.named_parameters(), self.beside.items())
+        paths = {id(p): path for path, p in named}
         found: dict[tuple[int, Hashable], dict[str, Any]] = {}
         for index, group in enumerate(groups):
             for parameter in group["params"]:
@@ -298,6 +313,9 @@ class Run:
         for control in self.controls:
             for name, value in control.state().items():
                 state[f"{control.plan.name}.{name}"] = value
+            for name, parameter in control.parameters.items():
+                key = f"{control.plan.name}.{TRAINED}{name}"
+                state[key] = parameter.detach().clone()
         return state
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -313,10 +331,42 @@ class Run:
             if foreign:
                 problem = f"it is of `{min(foreign)}`, which this plan does not have"
             raise fail(WrongTrainingState(problem=problem))
-        for control in self.controls:
-            start = f"{control.plan.name}."
-            pairs = ((n, v) for n, v in state.items() if n.startswith(start))
-            own = {name.removeprefix(start): value for name, value in pairs}
+        parts = [_below(f"{name}.", state) for name in names]
+        for control, part in zip(self.controls, parts, strict=True):
+            _check_trained(control, _below(TRAINED, part))
+        for control, part in zip(self.controls, parts, strict=True):
+            trained = _below(TRAINED, part)
+            for name, parameter in control.parameters.items():
+                parameter.data.copy_(trained[name])
+            own = {n: v for n, v in part.items() if not n.startswith(TRAINED)}
             control.load(own)
         self.step = int(state[STEP])
         self._begun = False
+
+
+def by_axes(
+    parameters: Iterable[nn.Parameter], like: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Groups like another: what has two axes or more, and the rest without decay."""
+    every = list(parameters)
+    wide = [p for p in every if p.dim() >= 2]
+    flat = [p for p in every if p.dim() < 2]
+    groups: list[dict[str, Any]] = [
+        {**like, "params": wide},
+        {**like, "params": flat, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _below(start: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What has names that start so, without the start."""
+    pairs = ((n, v) for n, v in state.items() if n.startswith(start))
+    return {name.removeprefix(start): value for name, value in pairs}
+
+
+def _check_trained(control: Control, state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse values for other parameters than a control has."""
+    wanted = {name: p.shape for name, p in control.parameters.items()}
+    if {name: value.shape for name, value in state.items()} != wanted:
+        problem = f"`{control.plan.name}` trains other tensors of its own"
+        raise fail(WrongTrainingState(problem=problem))

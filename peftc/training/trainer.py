@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as tensor_bytes
+from torch import nn
 from transformers import TrainerCallback
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.training import NotTrained, WrongTrainingState
 from peftc.files import write_atomically
 from peftc.training.control import Forward
-from peftc.training.run import Run
+from peftc.training.run import Run, by_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from torch import nn
     from transformers import Trainer
 
     from peftc.training.control import Batch
@@ -139,8 +139,9 @@ def _loss_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
     ) -> Any:
         batch = dict(run.batch(inputs))
         reads = model.training and run.reads_outputs
+        given = {**batch, **run.asked} if model.training else dict(batch)
         asked = return_outputs or reads
-        found = own(model, dict(batch), return_outputs=asked, **more)
+        found = own(model, given, return_outputs=asked, **more)
         loss, outputs = found if asked else (found, None)
         if model.training:
             share = _share(trainer, more.get("num_items_in_batch"))
@@ -155,7 +156,9 @@ def _loss_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
 def _with_history(run: Run, batch: Batch, outputs: Any) -> Any:
     """Outputs that gradients pass through: some Trainers compute a loss without logits,
     and give logits of a second forward that has none."""
-    return outputs if outputs.logits.requires_grad else run.forward(batch)
+    if outputs.logits.requires_grad:
+        return outputs
+    return run.forward({**batch, **run.asked})
 
 
 def _share(trainer: Trainer, items: object) -> float:
@@ -176,17 +179,22 @@ def _optimizer_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
             trainer.optimizer = run.make_optimizer(trainer.args.learning_rate)
             return trainer.optimizer
         optimizer = own(*args, **more)
-        groups = run.split(optimizer.param_groups)
-        optimizer.param_groups[:] = groups
+        groups = optimizer.param_groups
+        known = {id(p) for group in groups for p in group["params"]}
+        more_trained = [p for p in run.beside.values() if id(p) not in known]
+        found = run.split([*groups, *by_axes(more_trained, groups[0])])
+        optimizer.param_groups[:] = found
         return optimizer
 
     return create_optimizer
 
 
 def _clip_hook(trainer: Trainer, run: Run, own: Callable[..., Any]) -> Any:
-    def clip(*args: Any, **more: Any) -> Any:
+    def clip(model: Any, *args: Any, **more: Any) -> Any:
         run.freeze(_plain(trainer.optimizer))  # what is frozen is no part of the norm
-        return own(*args, **more)
+        if beside := run.beside:
+            model = nn.ModuleList([model, nn.ParameterList(beside.values())])
+        return own(model, *args, **more)
 
     return clip
 

@@ -39,6 +39,9 @@ ELSEWHERE = {
     "PEFT697": _METHODS + "test_loraplus.py::test_names_that_nothing_has_are_refused",
     "PEFT698": _METHODS + "test_optimizer.py::test_another_optimizer_is_refused",
     "PEFT699": _METHODS + "test_distill.py::test_teachers_that_do_not_fit_are_refused",
+    "PEFT686": _METHODS
+    + "test_distill_layers.py::test_layers_that_cannot_be_compared_are_refused",
+    "PEFT643": _METHODS + "test_distill_layers.py::test_floats_that_are_gone",
     "PEFT695": _ADALORA + "test_phases_that_do_not_fit_are_refused",
     "PEFT322": _ADALORA + "test_what_zeros_do_not_drop_is_not_cut",
     "PEFT350": _LADDER + "test_what_would_have_no_effect_or_no_size",

@@ -1,129 +1,163 @@
 """Learning from a teacher: the loss compares the predictions of two models.
 
-In: the outputs of the model, and a teacher: the model itself without its methods, a
-model in a folder, or one that the caller gave the run.  Out: (1 - alpha) of the loss so
-far, and alpha of the divergence, over the positions with labels.  The teacher runs in
-evaluation mode and without gradients.
+In: the outputs of the model and a teacher (`peftc.training.teacher`).  Out: (1 - alpha)
+of the loss so far, and alpha of the divergence over the positions with labels; and for
+pairs of layers how far their hidden states or attentions are apart.
 
-b, t, v: batch, tokens, vocabulary.
+v: vocabulary.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+import math
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 
-from peftc.diagnostics.core import fail
-from peftc.diagnostics.schedules import TeacherUnfit
-from peftc.expr.evaluate import wide
-from peftc.runtime.modes import evaluating
-from peftc.sites.load import load
+from peftc.expr.pairs import pairs
 from peftc.training.control import Control
+from peftc.training.divergence import SQUARES, Divergence
 from peftc.training.labelled import of_positions
+from peftc.training.layers import (
+    ATTENTION,
+    HIDDEN,
+    attention,
+    hidden,
+    positions,
+    seen,
+    widths,
+)
+from peftc.training.teacher import Teacher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
+    from peftc.plan.training import ControlPlan
     from peftc.training.control import Batch, Forward
-
-BASE = "base"
-"""The name of the model itself, without its methods."""
-
-Divergence: TypeAlias = "Callable[[Tensor, Tensor, float], Tensor]"
-"""Of student and teacher, and how far between."""
+    from peftc.training.run import Run
 
 
 class Distill(Control):
     """Adds the divergence from a teacher."""
 
+    def __init__(self, plan: ControlPlan, run: Run) -> None:
+        super().__init__(plan, run)
+        self.hidden, self.attention = (
+            pairs(str(self.options[option.option])) for option in (HIDDEN, ATTENTION)
+        )
+        self.projections: dict[str, nn.Parameter] = {}
+
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """A projection for each pair of hidden states that has one."""
+        return self.projections
+
+    @property
+    def asks(self) -> Mapping[str, Any]:
+        """The states of layers, if they are compared."""
+        asked = HIDDEN.asked if self.hidden else {}
+        return {**asked, **(ATTENTION.asked if self.attention else {})}
+
+    # --- before training -------------------------------------------------------------
+
     def before_training(self, batches: Sequence[Batch]) -> None:
-        """Find the teacher; it is frozen and in evaluation mode from here on.
+        """Find the teacher, look at both models' layers, and draw projections.
 
         Raises:
-            PeftcError: PEFT699, or why the model in the folder cannot be loaded.
+            PeftcError: PEFT699 or PEFT686, or what `Teacher` raises.
         """
-        if not 0 <= self.options["alpha"] <= 1:
-            raise self._unfit("`alpha` has to be from 0 to 1")
-        if self.options["T"] < 1:
-            raise self._unfit("`T` has to be 1 or more")
-        name, model = self.options["teacher"], self.run.model
-        if name == BASE:
-            self.teacher = model
-            return
-        found = self.run.teachers.get(name)
-        if found is None:
-            if not Path(name).is_dir():
-                raise self._unfit("no such folder, and none was given by this name")
-            found = load(name).model.to(next(model.parameters()).device)
-        self.teacher = found.requires_grad_(False).eval()
+        self.teacher = Teacher(self.run, str(self.options["teacher"]))
+        self._check()
+        numbers = (self.options["T"], self.options["beta"], self.options["topk"])
+        self.divergence_of = Divergence(str(self.options["kind"]), *numbers)
+        if self.asks:
+            self._look()
 
-    def _unfit(self, problem: str) -> Exception:
-        return fail(TeacherUnfit(teacher=self.options["teacher"], problem=problem))
+    def _check(self) -> None:
+        if not 0 <= self.options["alpha"] <= 1:
+            raise self.teacher.unfit("`alpha` has to be from 0 to 1")
+        if self.options["T"] < 1:
+            raise self.teacher.unfit("`T` has to be 1 or more")
+        if self.options["topk"] and self.options["kind"] == SQUARES:
+            raise self.teacher.unfit("`topk` is of probabilities, not for `kind=mse`")
+
+    def _look(self) -> None:
+        """See that all layers are there, and how wide they are."""
+        with self.run.handle.disabled():
+            one = seen(self.run.model, self.asks)
+        other = one
+        if self.teacher.other is not None:
+            other = seen(self.teacher.model, self.asks)
+        for pair in self.attention:
+            ATTENTION.pair(one, other, pair)
+        for index, sizes in enumerate(widths(one, other, self.hidden)):
+            if sizes[0] != sizes[1] or self.options["proj"]:
+                self.projections[str(index)] = self._drawn(index, sizes)
+
+    def _drawn(self, index: int, sizes: tuple[int, int]) -> nn.Parameter:
+        """A projection as a linear without bias begins."""
+        like = next(self.run.model.parameters())
+        value = torch.empty(sizes)
+        stream = self.run.generator(self.plan.name, index)
+        nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=stream)
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return nn.Parameter(value.to(like.device, dtype))
+
+    def finalize(self) -> None:
+        """Projections are for training only."""
+        self.projections = {}
+
+    # --- the loss --------------------------------------------------------------------
 
     def loss(self, forward: Forward) -> torch.Tensor:
         """The loss with the teacher's part."""
-        alpha = self.options["alpha"]
-        if not alpha:
-            return forward.loss
-        part = self.divergence(forward.batch, forward.outputs.logits)
-        whole: Tensor = (1 - alpha) * forward.loss + alpha * part.to(forward.loss.dtype)
-        return whole
+        alpha, loss = self.options["alpha"], forward.loss
+        if not (alpha or self.asks):
+            return loss
+        said = self.teacher.outputs(forward.batch, self.asks)
+        if alpha:
+            part = self.divergence(forward.batch, forward.outputs.logits, said.logits)
+            loss = (1 - alpha) * loss + alpha * part.to(loss.dtype)
+        for part in self._layers(forward, said):
+            loss = loss + part.to(loss.dtype)
+        return loss
 
-    def divergence(self, batch: Batch, logits: Tensor) -> Tensor:
+    def divergence(self, batch: Batch, logits: Tensor, said: Tensor) -> Tensor:
         """T^2 times the mean divergence over the positions with labels."""
         labels = batch.get("labels")
         if labels is None:
-            raise self._unfit("a batch has no `labels`")
-        said = self.teacher_logits(batch)
+            raise self.teacher.unfit("a batch has no `labels`")
+        if labels.is_floating_point() and self.options["kind"] != SQUARES:
+            raise self.teacher.unfit("labels are numbers: compare with `kind=mse`")
+        student, teacher = (
+            of_positions(self.run.model, z, labels) for z in self._alike(logits, said)
+        )
+        return self.divergence_of.mean(student, teacher)
+
+    def _alike(self, logits: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits [..., v] of both, over the vocabulary that they share."""
+        if self.options["vocab"] == "common":
+            size = min(logits.shape[-1], said.shape[-1])
+            logits, said = logits[..., :size], said[..., :size]
         if said.shape != logits.shape:
             sizes = f"{said.shape[-1]} entries, the model {logits.shape[-1]}"
-            raise self._unfit(f"its vocabulary has {sizes}")
-        student, teacher = (
-            wide(of_positions(self.run.model, z, labels)) for z in (logits, said)
-        )
-        kind, heat = self.options["kind"], float(self.options["T"])
-        if kind == "mse":
-            plain: Tensor = F.mse_loss(student, teacher)
-            return plain
-        soft, wanted = (F.log_softmax(z / heat, -1) for z in (student, teacher))
-        found: Tensor = DIVERGENCES[kind](soft, wanted, self.options["beta"])
-        return heat * heat * found
+            raise self.teacher.unfit(f"its vocabulary has {sizes}")
+        return logits, said
 
-    @torch.no_grad()
-    def teacher_logits(self, batch: Batch) -> Tensor:
-        """What the teacher says."""
-        inputs = dict(batch)
-        if not getattr(self.run.model.config, "is_encoder_decoder", False):
-            inputs.pop("labels")
-        with ExitStack() as stack:
-            if self.teacher is self.run.model:
-                stack.enter_context(evaluating(self.teacher))
-                stack.enter_context(self.run.handle.disabled())
-            logits: Tensor = self.teacher(**inputs).logits
-        return logits
-
-
-# --- divergences of log probabilities [positions, v], averaged over positions ---------
-
-
-def _kl(of: Tensor, other: Tensor) -> Tensor:
-    """KL(of || other)."""
-    return F.kl_div(other, of, reduction="batchmean", log_target=True)
-
-
-def _between(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
-    mixed = (beta * teacher.exp() + (1 - beta) * student.exp()).log()
-    return beta * _kl(teacher, mixed) + (1 - beta) * _kl(student, mixed)
-
-
-DIVERGENCES: dict[str, Divergence] = {
-    "fkl": lambda student, teacher, _: _kl(teacher, student),
-    "rkl": lambda student, teacher, _: _kl(student, teacher),
-    "jsd": _between,
-}
+    def _layers(self, forward: Forward, said: Any) -> list[Tensor]:
+        """The weighted terms of all pairs of layers."""
+        found = []
+        for index, pair in enumerate(self.hidden):
+            one, other = HIDDEN.pair(forward.outputs, said, pair)
+            counting = positions(self.run.model, forward.batch, one.shape[:2])
+            projection = self.projections.get(str(index))
+            found.append(pair.weight * hidden(one, other, counting, projection))
+        for pair in self.attention:
+            one, other = ATTENTION.pair(forward.outputs, said, pair)
+            shape = torch.Size((one.shape[0], one.shape[2]))
+            counting = positions(self.run.model, forward.batch, shape)
+            found.append(pair.weight * attention(one, other, counting))
+        return found

@@ -40,9 +40,11 @@ class Thaw(Control):
                 own = height(rewrite.site)
                 heights[path] = max(own, heights.get(path, own))
         top = (2, 0)  # what the user trains besides, such as a new head
-        found = {path: heights.get(path, top) for path in self.run.trained()}
+        beside = dict.fromkeys(self.run.beside, 0)  # for what is trained first
+        paths = self.run.trained().keys() - beside.keys()
+        found = {path: heights.get(path, top) for path in paths}
         order = sorted(set(found.values()), reverse=True)
-        return {path: order.index(one) for path, one in found.items()}
+        return {path: order.index(one) for path, one in found.items()} | beside
 
     def group(self, path: str) -> Hashable:
         """The number of its group."""

@@ -39,7 +39,8 @@ def started(said: str = "", **options: Any) -> tuple[Any, Run, Distill]:
 
 def gradient_of(control: Distill, logits: torch.Tensor) -> torch.Tensor:
     given = logits.clone().requires_grad_()
-    control.divergence(batch(), given).backward()
+    said = control.teacher.outputs(batch()).logits
+    control.divergence(batch(), given, said).backward()
     assert given.grad is not None
     return given.grad
 
@@ -68,8 +69,10 @@ def test_the_gradient_of_the_paper(teacher: Any) -> None:
 def test_a_student_that_is_its_teacher_learns_nothing(kind: str) -> None:
     model, _, control = started(f"kind={kind}")
     with torch.no_grad():
-        logits = control.teacher_logits(batch())
-        assert float(control.divergence(batch(), logits)) == pytest.approx(0, abs=1e-6)
+        logits = control.teacher.outputs(batch()).logits
+        assert float(control.divergence(batch(), logits, logits)) == pytest.approx(
+            0, abs=1e-6
+        )
     assert gradient_of(control, logits).abs().max() < 1e-6
     assert model.training
 
@@ -86,7 +89,7 @@ def test_the_base_is_the_teacher_without_methods_or_dropout() -> None:
     run = Run(model, steps=1)
     (control,) = run.controls
     assert isinstance(control, Distill)
-    assert torch.equal(control.teacher_logits(batch()), expected)
+    assert torch.equal(control.teacher.outputs(batch()).logits, expected)
     run.loss(batch()).backward()
     assert {n for n, p in model.named_parameters() if p.grad is not None} == set(
         run.trained()
@@ -119,7 +122,8 @@ def test_targets_of_an_encoder_decoder_are_not_shifted() -> None:
     assert isinstance(control, Distill)
     given = batch()
     logits = torch.zeros(2, 8, 64, requires_grad=True)
-    control.divergence(given, logits).backward()
+    said = control.teacher.outputs(given).logits
+    control.divergence(given, logits, said).backward()
     assert logits.grad is not None
     assert torch.equal(logits.grad.abs().sum(-1) > 0, given["labels"] != -100)
 
