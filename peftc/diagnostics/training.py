@@ -1,4 +1,4 @@
-"""Errors of training controls (295 to 299) and of training with them (689 to 699).
+"""Errors of training controls (295 to 299) and of training with them (686 to 699).
 
 In: nothing.  Out: the diagnostic classes that `peftc.expr` and `peftc.training` raise
 about `train` statements, and about running what they say.
@@ -307,3 +307,23 @@ class BatchEntry(Diagnostic):
     help: ClassVar[str] = "give every batch a whole number by this name"
     entry: str
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreached(Diagnostic):
+    """Something that is trained had no gradient in the first step; a warning.
+
+    The loss of the first step does not depend on it: the batch has nothing for a part
+    of the model, or the loop computes the loss around a module, as trainers do that
+    multiply by the weight of the head themselves.  It stays as it is then.
+
+    Example: `lora(head)` under a trainer with a fused loss.
+
+    Fix: train it with a loss that the model computes, or leave it out of the spec.
+    """
+
+    code: ClassVar[str] = "PEFT700"
+    title: ClassVar[str] = "trained tensors had no gradient in the first step"
+    label: ClassVar[str] = "{count} of them, the first is `{first}`"
+    first: str
+    count: int

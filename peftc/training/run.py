@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from peftc.diagnostics.training import (
     NoCalibration,
     NotTrained,
     StepsUnknown,
+    Unreached,
     WrongTrainingState,
 )
 from peftc.runtime.replan import replan
@@ -225,12 +227,20 @@ class Run:
         if not self._begun:
             raise fail(NotTrained(problem="no `loss` was computed in this step"))
         self.optimizer = optimizer
+        if self.step == 0:
+            self._check_reached()
         self.freeze(optimizer)
         for control in self.controls:
             control.after_backward()
         self._rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] * math.prod(r for _, r in self._factors(group))
+
+    def _check_reached(self) -> None:
+        """Warn if the first step has no gradient for something that is trained."""
+        idle = [path for path, p in self.trained().items() if p.grad is None]
+        if idle:
+            warnings.warn(str(Unreached(first=idle[0], count=len(idle))), stacklevel=3)
 
     def freeze(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the gradients of groups that are frozen in this step.

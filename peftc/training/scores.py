@@ -88,7 +88,7 @@ def input_norms(
     try:
         with torch.no_grad(), run.handle.disabled():
             for batch in batches:
-                run.forward(batch)
+                run.forward(run.batch(batch))
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,3 +100,13 @@ def test_sft_follows_a_loop(spec: str, tmp_path: Path) -> None:
     assert any(moved)
     for name, value in looped.items():
         torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_head_that_is_bypassed_is_told(tmp_path: Path) -> None:
+    """TRL multiplies by the weight of the head itself: what is there is not trained."""
+    with pytest.warns(UserWarning, match=r"PEFT700.*2 of them.*lm_head"):
+        by_trl("lora(q, head, r=2)", tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*PEFT700")
+        by_loop("lora(q, head, r=2)")
+        by_trl("lora(q, r=2)", tmp_path)
