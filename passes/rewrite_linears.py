@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from peftc.pipeline import Fact, graph_pass
 from peftc.rewrite.edit import after, replace
 from peftc.rewrite.linear import emit_linear, output
+from peftc.rewrite.together import emit_together
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, LinearAnchor
 
@@ -31,11 +32,13 @@ def rewrite_linears(capture: Capture, plan: Plan) -> int:
         u for u in uses(capture, plan, LinearAnchor) if u.rewrite.site.rows is None
     ]
     for use in whole:
-        _rewrite(use)
+        _rewrite(use, plan)
     return len(whole)
 
 
-def _rewrite(use: Use[LinearAnchor]) -> None:
+def _rewrite(use: Use[LinearAnchor], plan: Plan) -> None:
     y = output(use)
-    new = emit_linear(use, y, use.inserter(after(y), use.anchor.call))
+    at = use.inserter(after(y), use.anchor.call)
+    one = emit_together(use, y, at, plan) if use.capture.together else None
+    new = emit_linear(use, y, at) if one is None else one
     replace(use.capture, Edit((use.key,), ("y",), y, new))

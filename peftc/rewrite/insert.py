@@ -68,11 +68,12 @@ class Inserter:
     def cast(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:
         """`node` in `dtype`; itself if it is that, or where autocast decides."""
         value = example(node)
-        if value.dtype == dtype or self._is_autocast(value.device.type):
+        if value.dtype == dtype or self.is_autocast(value.device.type):
             return node
         return self.put("to", node, dtype)
 
-    def _is_autocast(self, device: str) -> bool:
+    def is_autocast(self, device: str) -> bool:
+        """Whether autocast decides types here."""
         with _regions(self.before):
             return torch.is_autocast_enabled(device)
 

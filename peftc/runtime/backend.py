@@ -55,8 +55,12 @@ def _behind(name: str) -> Runner:
     return run
 
 
+TOGETHER = "together"
+"""Eager, with sites whose forward and backward are planned and run as one."""
+
 RUNNERS: dict[str, Runner] = {
     "eager": _eager,
+    TOGETHER: _eager,
     "aot_eager": _behind("aot_eager"),
     "inductor": _behind("inductor"),
 }
@@ -82,7 +86,7 @@ class Backend:
         regions = checkpoint.inline(gm)
         self._rewrite(gm.graph, binding, ties(model))
         self.captures.add(graph_text(gm.graph, _names(binding)))
-        checkpoint.outline(gm, regions, eager=self.recipe.backend == "eager")
+        checkpoint.outline(gm, regions, eager=RUNNERS[self.recipe.backend] is _eager)
         gm.graph.lint()
         gm.recompile()
         code = RUNNERS[self.recipe.backend](gm, inputs)
@@ -109,7 +113,8 @@ class Backend:
         used = {path: node for node, path in binding.base.items()}
         check_located(plan, located, used, found)
         inputs = (binding.tensors, binding.training, binding.base)
-        capture = Capture(graph, located, *inputs)
+        is_one = self.recipe.backend == TOGETHER
+        capture = Capture(graph, located, *inputs, together=is_one)
         self.recipe.manager.rewrite(capture, plan)
 
 

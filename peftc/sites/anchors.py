@@ -177,6 +177,8 @@ class Capture:
     training: Mapping[str, bool]
     base: Mapping[fx.Node, str] = field(default_factory=dict)
     """The base's parameters: their placeholders and paths."""
+    together: bool = False
+    """Whether a site's linear and its program are to be one step of autograd."""
     edits: list[Edit] = field(default_factory=list)
     """What `rewrite.edit` did so far, in order: anchors name the nodes of the graph as
     it was captured, and this tells what stands for their values now."""

@@ -1,0 +1,114 @@
+"""Generated functions of sites against torch's derivatives of the equation as written.
+
+Every clause of the library at a linear is tried, at a site of unequal sizes, and so are
+the definitions of tests/golden/programs and stacks of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+import torch
+
+from peftc.codegen.torch_source import NoSourceError
+from peftc.expr.derivative import NoDerivativeError
+from peftc.expr.evaluate import evaluate
+from peftc.expr.joint import order_jointly
+from peftc.rewrite.function import together
+from tests.equations import CASES, Stack, stack
+from tests.library import clauses, small_sites
+from tests.numerics.test_joint import STACKS, TOLERANCE, slanted, with_places
+from tests.numerics.test_programs import BATCH, TOKENS, given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from peftc.rewrite.function import Together
+
+WITHOUT_FORM = frozenset({("gate", 1)})
+"""Clauses of the library at linears without a generated function: a mean over the tokens of
+a sample tells tokens apart."""
+
+Run: TypeAlias = "Callable[[Mapping[str, Tensor]], Tensor]"
+
+
+def function(methods: Stack, biased: bool) -> Together | None:
+    try:
+        program = order_jointly(methods.composed(biased), methods.env, biased)
+        return together(program, biased)
+    except (NoDerivativeError, NoSourceError):
+        return None
+
+
+def compare(methods: Stack, biased: bool) -> bool:
+    """Value and gradients, of all inputs and of each of them alone; False if there is
+    no function."""
+    made = function(methods, biased)
+    if made is None:
+        return False
+    composed = methods.composed(biased)
+    env = {"b": BATCH, "t": TOKENS, **methods.env}
+    tensors = with_places(composed, given(composed, env, biased), env)
+    trained = [d.name for d in composed.declarations if d.kind == "param"]
+    wanted = [n for n in made.inputs if n in ("x", *trained)]
+    due, slopes = differentiated(written(methods, biased, env), tensors, wanted)
+
+    def run(values: Mapping[str, Tensor]) -> Tensor:
+        return made(*(values[name] for name in made.inputs))
+
+    for asked in (wanted, *([name] for name in wanted)):
+        found, gradients = differentiated(run, tensors, asked)
+        assert near(found, due)
+        for name in asked:
+            assert near(gradients[name], slopes[name]), name
+    return True
+
+
+def written(methods: Stack, biased: bool, env: Mapping[str, int]) -> Run:
+    (output,) = methods.composed(biased).outputs.values()
+    return lambda tensors: evaluate([output], tensors, env, training=True)[0]
+
+
+def differentiated(
+    run: Run, tensors: Mapping[str, Tensor], wanted: Sequence[str]
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The value, and the gradients of a sum of it with weights, by name."""
+    values = {n: t.detach().clone() for n, t in tensors.items()}
+    leaves = [values[name].requires_grad_() for name in wanted]
+    found = run(values)
+    total = (found * slanted(found.detach())).sum()
+    gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    return found.detach(), {
+        name: torch.zeros_like(leaf) if gradient is None else gradient
+        for name, leaf, gradient in zip(wanted, leaves, gradients, strict=True)
+    }
+
+
+def near(got: Tensor, due: Tensor) -> bool:
+    """Equal but for rounding."""
+    scale = due.abs().max().clamp(min=1e-30)
+    far = (got - due).abs().max()
+    return got.shape == due.shape and bool(far <= TOLERANCE * scale)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(("name", "number"), clauses("linear"))
+def test_every_method_of_the_library(name: str, number: int, biased: bool) -> None:
+    found = [compare(site, biased) for site in small_sites(name, number)]
+    assert any(found) is ((name, number) not in WITHOUT_FORM)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("names", STACKS, ids="+".join)
+def test_stacks(names: Sequence[str], biased: bool) -> None:
+    methods = stack(names)
+    if methods.kind == "linear" and not any("dropout" in name for name in names):
+        assert compare(methods, biased)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if stack([n]).kind == "linear"])
+def test_definitions(name: str) -> None:
+    compare(stack([name]), True)
