@@ -37,6 +37,7 @@ bench:  ## run the benchmarks; docs/benchmarks.md holds figures
 	$(PYTHON) benchmarks/bench_plan.py
 	$(PYTHON) benchmarks/bench_overhead.py
 	$(PYTHON) benchmarks/bench_storage.py
+	$(PYTHON) benchmarks/bench_together.py
 
 compare:  ## train every spec of examples/specs alike; writes docs/methods-compared.md
 	$(PYTHON) benchmarks/compare_methods.py

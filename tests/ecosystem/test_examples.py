@@ -167,3 +167,14 @@ def test_intrinsic_prompts_in_three_phases(
     kept = {path.parent.name for path in tmp_path.rglob("adapter.safetensors")}
     assert kept == {"pirate", "recipe", "space", "drawn", "capitals"}
     assert "learnt decoder" in capsys.readouterr().out
+
+
+def test_the_benchmark_of_sites_as_one_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = benchmark("bench_together")
+    module.LAYERS, module.TOKENS, module.ROUNDS = 1, 8, 1
+    monkeypatch.setattr(module, "PAIRS", {"lora": module.PAIRS["lora"]})
+    module.main()
+    (_, _, row) = printed(capsys)
+    assert row.count("|") == len(module.HEAD) + 1

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from peftc.rewrite.function import Together
 
 WITHOUT_FORM = frozenset({("gate", 1)})
-"""Clauses of the library at linears without a generated function: a mean over the tokens of
-a sample tells tokens apart."""
+"""Clauses of the library at linears that have no generated function: a mean over the
+tokens of a sample tells tokens apart."""
 
 Run: TypeAlias = "Callable[[Mapping[str, Tensor]], Tensor]"
 
