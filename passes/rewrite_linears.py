@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from peftc.pipeline import Fact, graph_pass
 from peftc.rewrite.edit import after, replace
 from peftc.rewrite.linear import emit_linear, output
-from peftc.rewrite.together import emit_together
+from peftc.rewrite.together import emit_together, functions
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, LinearAnchor
 
 if TYPE_CHECKING:
     from peftc.plan.types import Plan
+    from peftc.rewrite.together import Functions
     from peftc.sites.anchors import Capture
 
 
@@ -31,14 +32,15 @@ def rewrite_linears(capture: Capture, plan: Plan) -> int:
     whole = [
         u for u in uses(capture, plan, LinearAnchor) if u.rewrite.site.rows is None
     ]
+    known = functions(plan) if capture.together else {}
     for use in whole:
-        _rewrite(use, plan)
+        _rewrite(use, known)
     return len(whole)
 
 
-def _rewrite(use: Use[LinearAnchor], plan: Plan) -> None:
+def _rewrite(use: Use[LinearAnchor], known: Functions) -> None:
     y = output(use)
     at = use.inserter(after(y), use.anchor.call)
-    one = emit_together(use, y, at, plan) if use.capture.together else None
+    one = emit_together(use, y, at, known)
     new = emit_linear(use, y, at) if one is None else one
     replace(use.capture, Edit((use.key,), ("y",), y, new))

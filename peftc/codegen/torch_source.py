@@ -61,7 +61,8 @@ def torch_source(
     asked = {name: v for name, v in program.backward.results if name in set(wanted)}
     back = _needed(program.backward.steps, asked.values())
     read = _reads(back, asked.values())
-    again = _again(program, read)
+    repeated = [step for step in program.forward.steps if step.out in program.again]
+    again = _needed(repeated, read)
     read |= {name for step in again for name in step.args}
     made = {"y"} | {step.out for step in program.forward.steps}
     done = {step.out for step in again}
@@ -90,6 +91,7 @@ def _base(given: Sequence[str], biased: bool) -> str:
 
 
 def _needed(steps: Sequence[Step], results: Iterable[str]) -> list[Step]:
+    """Those of the steps that the results depend on, in their order."""
     needed, found = set(results), []
     for step in reversed(steps):
         if step.out in needed:
@@ -101,17 +103,6 @@ def _needed(steps: Sequence[Step], results: Iterable[str]) -> list[Step]:
 def _reads(steps: Sequence[Step], results: Iterable[str]) -> set[str]:
     own = {step.out for step in steps}
     return ({a for step in steps for a in step.args} | set(results)) - own
-
-
-def _again(program: JointProgram, read: set[str]) -> list[Step]:
-    """The forward's steps that are done once more for what is read."""
-    repeated = [s for s in program.forward.steps if s.out in program.again]
-    needed, found = set(read), []
-    for step in reversed(repeated):
-        if step.out in needed:
-            found.append(step)
-            needed |= set(step.args)
-    return found[::-1]
 
 
 @dataclass(frozen=True)
@@ -204,8 +195,7 @@ class _Writer:
             factors = self._factors(self.by_name[name]) if name in self.late else None
             scale = "" if coef == 1 else f", alpha={coef!r}"
             if factors:
-                one, other, turned = factors
-                assert not turned
+                one, other = factors
                 self.lines.append(f"{target}.addmm_({one}, {other}{scale})")
             else:
                 self.lines.append(f"{target}.add_({variable(name)}{scale})")
@@ -221,12 +211,12 @@ class _Writer:
 
     # --- products ------------------------------------------------------------------
 
-    def _factors(self, step: Step) -> tuple[str, str, bool] | None:
-        """The matrices whose product a step is, and whether it is then turned."""
+    def _factors(self, step: Step) -> tuple[str, str] | None:
+        """The matrices whose product a step is."""
         if step.op == "linear":
             value, matrix = map(variable, step.args)
             plain = len(self.sizes[step.args[0]].shape) == 1
-            return (value, f"{matrix}.t()", False) if plain else None
+            return (value, f"{matrix}.t()") if plain else None
         if step.op != "ein" or len(step.args) != 2:
             return None
         rows, out = _labels(step.spec)
@@ -240,14 +230,14 @@ class _Writer:
         right = right if rows[1][0] == c else f"{right}.t()"
         free = [next(x for x in row if x != c) for row in rows]
         if [*out] == free:
-            return left, right, False
-        return _turn(right), _turn(left), False
+            return left, right
+        return _turn(right), _turn(left)
 
     def _product(self, step: Step) -> str | None:
         factors = self._factors(step)
         if factors is None:
             return None
-        left, right, _ = factors
+        left, right = factors
         rows, columns = self._out(step)
         if columns <= NARROW < rows and step.op == "ein":
             return f"({_turn(right)} @ {_turn(left)}).t()"

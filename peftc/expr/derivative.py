@@ -76,10 +76,11 @@ def _parts(node: Node, g: Node, dependent: set[Node]) -> list[tuple[Node, Node]]
         for i, operand in enumerate(node.operands)
         if operand in dependent
     )
-    return [(o, part) for o, part in parts if not _is_zero(part)]
+    return [(o, part) for o, part in parts if not is_zero(part)]
 
 
-def _is_zero(node: Node) -> bool:
+def is_zero(node: Node) -> bool:
+    """Whether a node is nothing but zeros."""
     return isinstance(node, Literal) and node.value == 0
 
 

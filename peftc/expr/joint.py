@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 from peftc.expr import ir
 from peftc.expr.base import BaseLinear
 from peftc.expr.cost import Machine, Measure, has_tokens
-from peftc.expr.derivative import adjoints, sums_of_slopes
+from peftc.expr.derivative import adjoints, is_zero, sums_of_slopes
 from peftc.expr.dropout import Mask, in_training
-from peftc.expr.ir import Add, Call, Leaf, Literal, Map, Node, View
+from peftc.expr.ir import Add, Call, Leaf, Map, Node, View
 from peftc.expr.lower_joint import lower_joint
 from peftc.expr.normal import concrete
 from peftc.expr.order import MACHINE, Planner
@@ -117,17 +117,13 @@ class Site:
         if self.linear:
             found["x"] = self._through_base(found)
             del found["y"]
-        return [(name, node) for name, node in found.items() if not _is_zero(node)]
+        return [(name, node) for name, node in found.items() if not is_zero(node)]
 
     def _through_base(self, found: Mapping[str, Node]) -> Node:
         """The gradient of x: its own, and that of the base's output through W."""
         assert self.linear is not None
         back = ir.call("back", (found["y"],), (), self.linear.x.axes)
         return ir.add((found["x"], back))
-
-
-def _is_zero(node: Node) -> bool:
-    return isinstance(node, Literal) and node.value == 0
 
 
 # --- the cheapest ------------------------------------------------------------------

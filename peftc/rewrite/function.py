@@ -76,13 +76,10 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, together: Together, *tensors: Tensor) -> Tensor:
         result, *kept = together.forward(tensors)
-        ctx.together = together
         names = (*together.inputs, *together.source.kept)
-        saved = dict(zip(names, (*tensors, *kept), strict=True))
-        read = together.source.saved
-        inputs = [saved[n] for n in read if n in together.inputs]
-        ctx.save_for_backward(*inputs, *kept)
-        ctx.names = (*(n for n in read if n in together.inputs), *together.source.kept)
+        known = dict(zip(names, (*tensors, *kept), strict=True))
+        ctx.together = together
+        ctx.save_for_backward(*(known[name] for name in together.source.saved))
         return result
 
     @staticmethod
@@ -94,7 +91,7 @@ class _Step(torch.autograd.Function):
         given = {n for n, _ in together.program.backward.results}
         wanted = tuple(n for n, needed in pairs if needed and n in given)
         source, function = together.backward_for(wanted)
-        saved = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        saved = dict(zip(together.source.saved, ctx.saved_tensors, strict=True))
         found = function(dy, *(saved[name] for name in source.saved))
         gradients = dict(zip(source.gradients, found, strict=True))
         return None, *(gradients.get(name) for name in together.inputs)

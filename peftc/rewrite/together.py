@@ -7,7 +7,7 @@ told apart, or a function has no derivative.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,14 @@ from peftc.codegen.torch_source import NoSourceError
 from peftc.expr.cost import Machine
 from peftc.expr.derivative import NoDerivativeError
 from peftc.expr.joint import order_jointly
-from peftc.plan.equations import composed, definitions, environment
+from peftc.plan.equations import composed, definitions, environment, same_shape
 from peftc.rewrite.edit import now
 from peftc.rewrite.function import together
 from peftc.rewrite.insert import example
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import fx
 
     from peftc.plan.types import Plan, Rewrite
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
     from peftc.rewrite.insert import Inserter
     from peftc.rewrite.uses import Use
     from peftc.sites.anchors import LinearAnchor
+    from peftc.syntax.ast import Method
+
+Functions: TypeAlias = "Mapping[str, Together]"
+"""By site; a site that has none is computed in the ordinary way."""
 
 CPU = Machine(
     matrix=9e10,
@@ -42,14 +48,38 @@ CPU = Machine(
 """One core, as measured with matrices of a few hundred columns."""
 
 
+def functions(plan: Plan) -> Functions:
+    """The functions of a plan's sites by their keys: one is made for each kind."""
+    methods = definitions(plan)
+    found: dict[str, Together] = {}
+    for group in same_shape([r for r in plan.rewrites if _may_be_one(r)]).values():
+        function = _function(group[0], methods)
+        if function is not None:
+            found |= {rewrite.site.key: function for rewrite in group}
+    return found
+
+
+def _may_be_one(rewrite: Rewrite) -> bool:
+    site = rewrite.site
+    whole = site.kind == "linear" and site.rows is None and not site.experts
+    return whole and not site.transposed and len(rewrite.programs) == 1
+
+
+def _function(rewrite: Rewrite, methods: Mapping[str, Method]) -> Together | None:
+    whole, env = composed(rewrite, methods), environment(rewrite)
+    biased = bool(rewrite.site.bias)
+    try:
+        return together(order_jointly(whole, env, biased, CPU), biased)
+    except (NoDerivativeError, NoSourceError):
+        return None
+
+
 def emit_together(
-    use: Use[LinearAnchor], y: fx.Node, at: Inserter, plan: Plan
+    use: Use[LinearAnchor], y: fx.Node, at: Inserter, known: Functions
 ) -> fx.Node | None:
     """Insert the site as one node on the linear's own operands."""
-    if not _is_plain(use, y):
-        return None
-    function = _function(use.rewrite, plan)
-    if function is None:
+    function = known.get(use.key)
+    if function is None or not _is_plain(use, y):
         return None
     given = {"x": now(use.capture, use.anchor.x), "W": use.anchor.weight}
     if use.anchor.bias is not None:
@@ -62,27 +92,14 @@ def emit_together(
 
 def _is_plain(use: Use[LinearAnchor], y: fx.Node) -> bool:
     """Whether the output is that of one call on the weight as it is stored."""
-    anchor, site = use.anchor, use.rewrite.site
+    anchor = use.anchor
     return (
         use.capture.training.get(use.key, False)
         and y is anchor.call
         and anchor.call.target in (F.linear, torch._C._nn.linear)
         and anchor.weight in anchor.call.args
-        and not site.transposed
-        and not site.experts
         and anchor.rows is None
-        and len(use.rewrite.programs) == 1
     )
-
-
-def _function(rewrite: Rewrite, plan: Plan) -> Together | None:
-    whole, env = composed(rewrite, definitions(plan)), environment(rewrite)
-    biased = bool(rewrite.site.bias)
-    try:
-        program = order_jointly(whole, env, biased, CPU)
-        return together(program, biased)
-    except (NoDerivativeError, NoSourceError):
-        return None
 
 
 def _alike(nodes: list[fx.Node], at: Inserter) -> bool:
