@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-import torch
 import torch.nn.functional as F
 
 from peftc.codegen.torch_source import NoSourceError
@@ -96,7 +95,7 @@ def _is_plain(use: Use[LinearAnchor], y: fx.Node) -> bool:
     return (
         use.capture.training.get(use.key, False)
         and y is anchor.call
-        and anchor.call.target in (F.linear, torch._C._nn.linear)
+        and anchor.call.target is F.linear
         and anchor.weight in anchor.call.args
         and anchor.rows is None
     )
