@@ -1,0 +1,217 @@
+"""A joint program as Triton kernels and two functions that launch them.
+
+In: a `JointProgram` whose token axes are one.  Out: a `KernelSource`: the text of a
+module for each direction, which begins with the plan, and what each kernel is like.
+
+The functions read `run` (launch a kernel), `rows` (an activation with its features side
+by side), `empty`, `parts` (into how many parts the tokens are split where they are
+summed), `draw` (a seed) and `call` (functions of whole tensors); whoever runs the
+module gives them.  Nothing is added atomically: parts are summed in their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftc.codegen.joint_text import joint_text
+from peftc.codegen.kernels.formulas import formulas, values
+from peftc.codegen.kernels.halves import NoSourceError, halved, variable
+from peftc.codegen.kernels.host import Host
+from peftc.codegen.kernels.launches import Launch, launch_of
+from peftc.codegen.kernels.parts import Direction, Kernel, outputs
+from peftc.codegen.kernels.spaces import Spaces
+from peftc.codegen.kernels.template import SEED, Surroundings, kernel_text
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+
+    from peftc.codegen.kernels.formulas import Formula
+    from peftc.codegen.kernels.halves import Halves
+    from peftc.codegen.kernels.template import Writer
+    from peftc.codegen.kernels.work import Kind
+    from peftc.expr.joint_program import JointProgram
+    from peftc.expr.program import Step
+
+IMPORTS = """import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+"""
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """Two modules as text, and in which order their functions take and give values.
+
+    `forward(**inputs)` gives the result and then `kept`; `backward(dy, **saved)` gives
+    the `gradients`.
+    """
+
+    forward: str
+    backward: str
+    inputs: tuple[str, ...]
+    kept: tuple[str, ...]
+    saved: tuple[str, ...]
+    gradients: tuple[str, ...]
+    launches: Mapping[str, Launch]
+    """By the kernel's name."""
+
+
+def kernel_source(
+    program: JointProgram, wanted: Iterable[str], *, biased: bool
+) -> KernelSource:
+    """The source of a program for one result, with the gradients that are wanted.
+
+    Raises:
+        NoSourceError: if a step has no form.
+    """
+    if any(m.tokens != "bt" or len(m.shape) > 1 for m in program.masks):
+        raise NoSourceError("a mask is not one of tokens, or of tokens by features")
+    halves = halved(program, wanted, biased=biased)
+    front, rear = _Half(program, halves, biased), _Half(program, halves, biased)
+    forward = front.forward(program.forward.steps)
+    backward = rear.backward(halves.back)
+    drawn = (SEED,) * rear.draws
+    head = "".join(f"# {line}\n" for line in joint_text(program).splitlines())
+    return KernelSource(
+        f"{head}\n{IMPORTS}\n\n{forward}",
+        f"{head}\n{IMPORTS}\n\n{backward}",
+        halves.inputs,
+        (*halves.kept, *drawn),
+        (*halves.saved, *drawn),
+        tuple(halves.gradients),
+        {**front.launches, **rear.launches},
+    )
+
+
+class _Half:
+    """Writes one direction."""
+
+    def __init__(self, program: JointProgram, halves: Halves, biased: bool) -> None:
+        self.program = program
+        self.halves = halves
+        self.biased = biased
+        self.known = values(program)
+        self.masks = {m.name: (i, m) for i, m in enumerate(program.masks)}
+        every = (*program.forward.steps, *program.backward.steps)
+        active = [one.name for one in program.inputs if one.tokens]
+        active += [mask.name for mask in program.masks]
+        self.spaces = Spaces(self.known, formulas(every, self.known), active)
+        self.launches: dict[str, Launch] = {}
+        self.lines: list[str] = []
+        self.texts: list[str] = []
+        self.draws = False
+
+    def forward(self, steps: Sequence[Step]) -> str:
+        """The module of the forward."""
+        halves = self.halves
+        base = [f"y = {halves.base}"] if halves.base else []
+        given = [*halves.inputs, *(["y"] if base else [])]
+        kept = (*halves.kept, *((SEED,) if self._draws_again() else ()))
+        self._write("forward", "x", steps, given, (halves.result, *halves.kept))
+        draw = [f"{SEED} = draw(x)"] if self.draws or SEED in kept else []
+        self.lines = [*base, *draw, *self.lines]
+        return self._module("forward", halves.inputs, (halves.result, *kept))
+
+    def backward(self, steps: Sequence[Step]) -> str:
+        """The module of the backward."""
+        halves = self.halves
+        given, found = ("dy", *halves.saved), tuple(halves.gradients.values())
+        self._write("backward", "dy", steps, given, found)
+        drawn = (SEED,) * self.draws
+        return self._module("backward", (*given, *drawn), found)
+
+    def _draws_again(self) -> bool:
+        """Whether the backward draws masks: what names them is what it reads."""
+        return any(
+            name in self.masks for step in self.halves.back for name in step.args
+        )
+
+    # --- the function -----------------------------------------------------------------
+
+    def _write(
+        self,
+        name: str,
+        like: str,
+        steps: Sequence[Step],
+        given: Sequence[str],
+        wanted: Iterable[str],
+    ) -> None:
+        direction = Direction(
+            formulas(steps, self.known), self.spaces, self._mask_kinds(), wanted
+        )
+        inputs = {one.name for one in self.program.inputs if one.tokens} - {"y"}
+        active = frozenset(inputs & {*given})
+        around = Surroundings(direction, self.known, self.masks, active)
+        host = Host(self.known, like, self.biased)
+        host.made |= {n for n in given if n.startswith("%") or n == "y"}
+        whole = direction.parts(given)
+        kernels = [part for part in whole if isinstance(part, Kernel)]
+        texts = {
+            kernel: kernel_text(f"{name}_{number}", kernel, around)
+            for number, kernel in enumerate(kernels)
+        }
+        read = {n for _, writer in texts.values() for n in writer.pointers} - {SEED}
+        for part in whole:
+            if isinstance(part, Kernel):
+                self._kernel(part, *texts[part], like)
+            else:
+                self._host(part, host, read)
+            host.made |= {*outputs(part)}
+        made = {n for part in whole for n in outputs(part)}
+        self._contiguous(active, read - made - {"y"}, like)
+
+    def _mask_kinds(self) -> dict[str, Kind]:
+        return {
+            mask.name: "wide" if mask.shape else "narrow" for mask in self.program.masks
+        }
+
+    def _host(self, formula: Formula, host: Host, read: Container[str]) -> None:
+        text = host.text(formula)
+        if formula.name in read and not host.is_contiguous(formula):
+            text = f"({text}).contiguous()"
+        self.lines.append(f"{variable(formula.name)} = {text}")
+
+    def _contiguous(
+        self, active: Iterable[str], read: Iterable[str], like: str
+    ) -> None:
+        """Kernels take activations with whole rows, and all else without gaps."""
+        ahead = [f"n = {like}.shape[0]"]
+        ahead += [f"{variable(n)} = rows({variable(n)})" for n in sorted(active)]
+        fixed = sorted({*read} - {*active})
+        ahead += [f"{variable(n)} = {variable(n)}.contiguous()" for n in fixed]
+        self.lines = [*ahead, *self.lines]
+
+    def _kernel(self, kernel: Kernel, text: str, writer: Writer, like: str) -> None:
+        name = writer.name
+        self.texts.append(text)
+        self.launches[name] = launch_of(kernel, writer)
+        is_column = kernel.template == "column"
+        if is_column:
+            self.lines.append(f"p = parts({like})")
+        for made in kernel.made:
+            self.lines.append(
+                f"{variable(made)} = {self._empty(made, like, is_column)}"
+            )
+        steps = [f"{variable(n)}.stride(0)" for n in writer.strides]
+        over = ", parts=p" * is_column
+        args = ", ".join([*map(variable, writer.pointers), *steps])
+        self.lines.append(f"run({name}, {like}, [{args}]{over})")
+        if is_column:
+            self.lines += [f"{variable(m)} = {variable(m)}.sum(0)" for m in kernel.made]
+        self.draws |= SEED in writer.pointers
+
+    def _empty(self, name: str, like: str, is_column: bool) -> str:
+        """Room for a value: numbers of tokens and sums over them are in float32."""
+        value = self.known[name]
+        lead = "p" if is_column else "n"
+        shape = ", ".join(map(str, (lead, *value.shape)))
+        dtype = ", torch.float32" * (is_column or not value.shape)
+        return f"empty({like}, [{shape}]{dtype})"
+
+    def _module(self, name: str, takes: Iterable[str], gives: Iterable[str]) -> str:
+        told, given = (", ".join(map(variable, names)) for names in (takes, gives))
+        body = "".join(f"    {line}\n" for line in self.lines)
+        function = f"def {name}({told}):\n{body}    return {given},\n"
+        return "\n\n".join((*self.texts, function))

@@ -1,0 +1,88 @@
+"""The generated kernels of sites at large sizes.
+
+`kernels/NAME.py.txt`, named as in joint/: the modules of both directions.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peftc.codegen.kernels.halves import NoSourceError
+from peftc.codegen.kernels.source import kernel_source
+from tests.golden.test_joint import planned
+from tests.golden.test_programs import site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peftc.codegen.kernels.source import KernelSource
+
+FOLDER = Path(__file__).parent / "kernels"
+NAMES = (
+    *("lora", "lora_dropout", "dora", "ia3", "krona", "oft_left", "hra", "vera"),
+    *("ia3+lora", "dora+ia3", "gate-lora"),
+)
+
+
+def source(name: str) -> KernelSource:
+    program, (_, biased) = planned(name), site(name)
+    wanted = [result for result, _ in program.backward.results]
+    return kernel_source(program, wanted, biased=biased)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels(name: str, golden: Callable[[Path, str], None]) -> None:
+    made = source(name)
+    golden(FOLDER / f"{name}.py.txt", f"{made.forward}\n\n{made.backward}")
+
+
+def test_every_golden_file_has_its_case() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {f"{n}.py.txt" for n in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_text_begins_with_the_plan(name: str) -> None:
+    made = source(name)
+    assert made.forward.startswith("# joint y(")
+    assert made.backward.startswith("# joint y(")
+
+
+@pytest.mark.parametrize("name", ["lora", "lora_dropout", "gate-lora"])
+def test_no_activation_is_stored_but_results_and_operands_of_products(
+    name: str,
+) -> None:
+    """What has tokens and features is computed again in registers."""
+    made = source(name)
+    for text in (made.forward, made.backward):
+        stored = re.findall(r"^    (\w+) = empty\(\w+, \[n, 4096\]\)", text, re.M)
+        assert len(stored) == 1
+        assert re.search(rf"^    return {stored[0]},", text, re.M)
+
+
+def test_down_projections_and_their_use_are_one_kernel() -> None:
+    made = source("lora")
+    assert list(made.launches) == [
+        "forward_0",
+        "backward_0",
+        "backward_1",
+        "backward_2",
+    ]
+    assert made.forward.count("for f0 in range(0, 4096, BF):") == 2
+
+
+def test_what_has_no_form_is_said() -> None:
+    with pytest.raises(NoSourceError, match="told apart"):
+        source("pooled_lora")
+
+
+def test_axes_of_equal_size_are_told_apart() -> None:
+    """Rank 8 twice: a matrix of [r, r] is torch's, or multiplied along its own axis."""
+    made = source("dora")
+    assert (
+        "torch.einsum('ij,kj->ki', dora_A.float(), dora_A.float())" not in made.forward
+    )
+    assert "dora_A.float() @ dora_A.float().t()" in made.forward

@@ -1,0 +1,172 @@
+"""Generated kernels in Triton's interpreter against the equation as written.
+
+This module is run in a process that was started with TRITON_INTERPRET=1: Triton looks
+at it when it is first imported, and torch imports it.  All memory that kernels write is
+NaN before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from peftc.codegen.kernels.halves import NoSourceError
+from peftc.expr.derivative import NoDerivativeError
+from peftc.expr.dropout import in_training
+from peftc.expr.evaluate import evaluate
+from peftc.expr.joint import order_jointly
+from peftc.expr.normal import concrete
+from peftc.rewrite import launch
+from peftc.rewrite.kernel_function import KernelFunction
+from tests.equations import Stack, stack
+from tests.library import small_sites
+from tests.numerics.test_joint import slanted, with_places
+from tests.numerics.test_programs import given
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from peftc.expr.joint_program import Drawn
+
+SHAPES = ((2, 5), (1, 1), (3, 7))
+"""Samples and tokens: fewer than a block, one, and more, none of them whole blocks."""
+TOLERANCE = {
+    torch.float32: 2e-6,
+    torch.float16: 3 * torch.finfo(torch.float16).eps,
+    torch.bfloat16: 3 * torch.finfo(torch.bfloat16).eps,
+}
+"""Of the largest element.  In 16 bits three units: what is kept is rounded, and sums of
+a few tokens have nothing that evens it out."""
+CANCELLING = 6
+"""How many times more the gradient of a single number may be wrong: it is a sum over
+all tokens that nearly cancels, of values that are kept in 16 bits."""
+
+
+def hollow(like: Tensor, shape: list[int], dtype: torch.dtype | None = None) -> Tensor:
+    """Room whose every element has to be written."""
+    return like.new_full(shape, float("nan"), dtype=dtype)
+
+
+def method(name: str, number: int, biased: bool) -> bool:
+    """A clause of the library; whether any of its sites has kernels."""
+    found = [compare(site, biased) for site in small_sites(name, number)]
+    return any(found)
+
+
+def several(names: Sequence[str], dtype: torch.dtype, biased: bool = True) -> bool:
+    """Definitions of tests/golden/programs at one site."""
+    return compare(stack(names), biased, dtype)
+
+
+def compare(methods: Stack, biased: bool, dtype: torch.dtype = torch.float32) -> bool:
+    """Value and all gradients; False if there are no kernels."""
+    launch.empty = hollow
+    launch.draw = fixed
+    try:
+        program = order_jointly(methods.composed(biased), methods.env, biased)
+        made = KernelFunction(program, biased)
+    except (NoDerivativeError, NoSourceError):
+        return False
+    for batch, tokens in SHAPES:
+        _compare(made, methods, {"b": batch, "t": tokens, **methods.env}, dtype)
+    return True
+
+
+def _compare(
+    made: KernelFunction, methods: Stack, env: Mapping[str, int], dtype: torch.dtype
+) -> None:
+    composed = methods.composed(made.biased)
+    tensors = with_places(composed, given(composed, env, made.biased), env)
+    rounded = {
+        n: t.to(dtype).double() if t.is_floating_point() else t
+        for n, t in tensors.items()
+    }
+    trained = [d.name for d in composed.declarations if d.kind == "param"]
+    wanted = [n for n in made.inputs if n in ("x", *trained)]
+    sizes = {name: value for name, value in env.items() if name not in ("b", "t")}
+    values, _ = in_training(concrete(tuple(composed.outputs.values()), sizes)[0])
+    masks = _masks(made.program.masks, env)
+
+    def written(tensors: Mapping[str, Tensor]) -> Tensor:
+        return evaluate(values, {**tensors, **masks}, env, training=True)[0]
+
+    def run(values: Mapping[str, Tensor]) -> Tensor:
+        return made(*(values[name] for name in made.inputs))
+
+    small = {n: t.to(dtype) if t.is_floating_point() else t for n, t in rounded.items()}
+    small["x"] = apart(small["x"])
+    due, slopes = differentiated(written, rounded, wanted, dtype)
+    found, gradients = differentiated(run, small, wanted, dtype)
+    assert far(found, due) <= TOLERANCE[dtype], ("value", far(found, due), env)
+    for name in wanted:
+        error, slack = far(gradients[name], slopes[name]), 1
+        if dtype != torch.float32 and slopes[name].dim() == 0:
+            slack = CANCELLING
+        assert error <= slack * TOLERANCE[dtype], (name, error, env)
+
+
+def differentiated(
+    run: Callable[[Mapping[str, Tensor]], Tensor],
+    tensors: Mapping[str, Tensor],
+    wanted: Sequence[str],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """The value, and the gradients by name, for an adjoint that `dtype` can hold."""
+    values = {n: t.detach() for n, t in tensors.items()}
+    leaves = [values[name].requires_grad_() for name in wanted]
+    found = run(values)
+    adjoint = slanted(found.detach().double()).to(dtype).to(found.dtype)
+    slopes = torch.autograd.grad(found, leaves, adjoint, allow_unused=True)
+    return found.detach(), {
+        name: torch.zeros_like(leaf) if slope is None else slope
+        for name, leaf, slope in zip(wanted, leaves, slopes, strict=True)
+    }
+
+
+# --- dropout --------------------------------------------------------------------------
+
+SEED = 12345
+
+
+def fixed(like: Tensor) -> Tensor:
+    """The seed, instead of one that is drawn."""
+    return torch.tensor(SEED)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def numbers(out, seed, size, N: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """Random numbers of the places 0, 1, ..."""
+    places = tl.arange(0, N)
+    found = tl.rand(seed, places.to(tl.int64))
+    tl.store(out + places, found, mask=places < size)
+
+
+def _masks(masks: Sequence[Drawn], env: Mapping[str, int]) -> dict[str, Tensor]:
+    """Each mask as a whole: a stream of its own, an element its place."""
+    found = {}
+    for stream, mask in enumerate(masks):
+        shape = (env["b"], env["t"], *mask.shape)
+        size = torch.Size(shape).numel()
+        uniform = torch.empty(size)
+        whole = triton.next_power_of_2(size)
+        numbers[(1,)](uniform, SEED + stream, size, N=whole)
+        kept = (uniform >= mask.p).double().view(shape)
+        found[mask.name] = kept / (1 - mask.p)
+    return found
+
+
+def apart(value: Tensor) -> Tensor:
+    """The same values in rows that lie apart."""
+    return torch.cat((value, value), -1)[..., : value.shape[-1]]
+
+
+def far(got: Tensor, due: Tensor) -> float:
+    """The largest error as a part of the largest element; NaN counts as infinite."""
+    assert got.shape == due.shape
+    error = (got.double() - due).abs().max() / due.abs().max().clamp(min=1e-30)
+    return float(error.nan_to_num(float("inf")))

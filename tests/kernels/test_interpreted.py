@@ -1,0 +1,47 @@
+"""Generated kernels against the equation, in Triton's interpreter.
+
+Every clause of the library at a linear is tried, and so are the definitions of
+tests/golden/programs and stacks of them, in three types.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.equations import CASES, stack
+from tests.kernels import comparing
+from tests.library import clauses
+from tests.numerics.test_joint import STACKS
+from tests.numerics.test_together import WITHOUT_FORM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from tests.kernels.conftest import Interpreted
+
+TOLD_APART = {"pooled_lora", "unipelt_lora"}
+"""Definitions with a mean over the tokens of a sample."""
+SINGLE = [(name,) for name in CASES if stack([name]).kind == "linear"]
+SEVERAL = [names for names in STACKS if stack(names).kind == "linear"]
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(("name", "number"), clauses("linear"))
+def test_every_method_of_the_library(
+    name: str, number: int, biased: bool, interpreted: Interpreted
+) -> None:
+    found = interpreted(comparing.method, name, number, biased)
+    assert found is ((name, number) not in WITHOUT_FORM)
+
+
+@pytest.mark.parametrize("dtype", list(comparing.TOLERANCE), ids=str)
+@pytest.mark.parametrize("names", [*SINGLE, *SEVERAL], ids="+".join)
+def test_definitions_and_stacks(
+    names: Sequence[str], dtype: torch.dtype, interpreted: Interpreted
+) -> None:
+    found = interpreted(comparing.several, names, dtype)
+    assert found is not bool(TOLD_APART & {*names})

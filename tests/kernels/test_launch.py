@@ -1,0 +1,38 @@
+"""What a kernel is launched with, and what is said without Triton."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from peftc.codegen.kernels.tiles import MAPS
+from peftc.diagnostics.core import PeftcError
+from peftc.expr.functions import ELEMENTWISE
+from peftc.rewrite import launch
+from peftc.rewrite.kernel_function import KernelFunction
+from tests.golden.test_joint import planned
+
+
+def test_without_triton_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(PeftcError, match=r"peftc\[gpu\]"):
+        KernelFunction(planned("ia3"), False)
+
+
+def test_every_function_has_a_form() -> None:
+    assert MAPS.keys() == ELEMENTWISE.keys()
+
+
+def test_rows_that_lie_apart_are_taken_as_they_are() -> None:
+    wide = torch.zeros(4, 10)
+    part = wide[:, :5]
+    assert launch.rows(part) is part
+    assert launch.rows(wide.t()).stride() == (4, 1)
+    assert launch.rows(torch.zeros(()).expand(3, 5)).stride() == (5, 1)
+
+
+def test_parts_depend_on_the_number_of_tokens_alone() -> None:
+    counts = (1, 1024, 4096, 1 << 20)
+    assert [launch.parts(torch.empty(n, 1)) for n in counts] == [1, 1, 4, 16]
