@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from peftc.pipeline import Fact, graph_pass
 from peftc.rewrite.edit import after, replace
 from peftc.rewrite.linear import emit_linear, output
-from peftc.rewrite.together import emit_together, functions
+from peftc.rewrite.together import emit_together, joint_programs
 from peftc.rewrite.uses import Use, uses
 from peftc.sites.anchors import Edit, LinearAnchor
 
 if TYPE_CHECKING:
     from peftc.plan.types import Plan
-    from peftc.rewrite.together import Functions
     from peftc.sites.anchors import Capture
 
 
@@ -27,20 +26,21 @@ def rewrite_linears(capture: Capture, plan: Plan) -> int:
         %y = linear(%x, W, bias);  %z = program(%x, %y, W, bias, added...);  use(%z)
 
     guards: the site is all rows of its weight.  If the program reads no %y, the linear
-    falls to dead code elimination.
+    falls to dead code elimination.  In training, linears of one %x in one module
+    are one node with their programs, where `rewrite.together` can.
     """
     whole = [
         u for u in uses(capture, plan, LinearAnchor) if u.rewrite.site.rows is None
     ]
-    known = functions(plan) if capture.together else {}
+    programs = joint_programs(plan) if capture.together else {}
+    done = {id(use) for use in emit_together(whole, programs)}
     for use in whole:
-        _rewrite(use, known)
+        if id(use) not in done:
+            _rewrite(use)
     return len(whole)
 
 
-def _rewrite(use: Use[LinearAnchor], known: Functions) -> None:
+def _rewrite(use: Use[LinearAnchor]) -> None:
     y = output(use)
-    at = use.inserter(after(y), use.anchor.call)
-    one = emit_together(use, y, at, known)
-    new = emit_linear(use, y, at) if one is None else one
+    new = emit_linear(use, y, use.inserter(after(y), use.anchor.call))
     replace(use.capture, Edit((use.key,), ("y",), y, new))

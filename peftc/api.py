@@ -39,9 +39,10 @@ def compile(
         seed: initial values depend on it, the site and the tensor's name alone.
         dtype: of new tensors; `auto` is float32 for a base below float32, else the
             base's.
-        backend: what runs the rewritten graph: `eager`, `aot_eager`, `inductor`, or
-            `together`: eager, and in training on a CPU a linear and its methods are one
-            step of autograd, whose forward and backward are planned together.
+        backend: what runs the rewritten graph: `eager`, `aot_eager` or `inductor`. In
+            training on a CPU linears of one input and their methods are one step of
+            autograd, whose forward and backward are planned together; `plain` is
+            `eager` without that, each operation for itself.
         more: `inputs` are example arguments of the forward, what is not given is made
             up; `keep_base` keeps the values of weights that a spec stores in codes, in
             the memory of the CPU, so that `remove()` can give them back.

@@ -355,3 +355,21 @@ class CannotInsert(Diagnostic):
     exit_code: ClassVar[int] = 3
     site: str
     problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientsOnce(Diagnostic):
+    """Gradients of gradients were asked for, of a site that does not keep its input.
+
+    A linear and its methods are one step of autograd in training, and what it does not
+    need for the first gradients is not kept.
+
+    Example: `torch.autograd.grad(loss, tensors, create_graph=True)` with `ia3(k)`.
+
+    Fix: `peftc.compile(model, spec, backend="plain")`.
+    """
+
+    code: ClassVar[str] = "PEFT446"
+    title: ClassVar[str] = "gradients of gradients are not at hand"
+    label: ClassVar[str] = "a site does not keep what it read"
+    help: ClassVar[str] = 'compile with `backend="plain"`'

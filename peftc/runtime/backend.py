@@ -55,12 +55,12 @@ def _behind(name: str) -> Runner:
     return run
 
 
-TOGETHER = "together"
-"""Eager, with sites whose forward and backward are planned and run as one."""
+PLAIN = "plain"
+"""Eager, every site as separate operations whose backward is autograd's."""
 
 RUNNERS: dict[str, Runner] = {
     "eager": _eager,
-    TOGETHER: _eager,
+    PLAIN: _eager,
     "aot_eager": _behind("aot_eager"),
     "inductor": _behind("inductor"),
 }
@@ -113,8 +113,8 @@ class Backend:
         used = {path: node for node, path in binding.base.items()}
         check_located(plan, located, used, found)
         inputs = (binding.tensors, binding.training, binding.base)
-        is_one = self.recipe.backend == TOGETHER
-        capture = Capture(graph, located, *inputs, together=is_one)
+        planned = self.recipe.backend != PLAIN
+        capture = Capture(graph, located, *inputs, together=planned)
         self.recipe.manager.rewrite(capture, plan)
 
 

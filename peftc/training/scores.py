@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from peftc.rewrite.function import twice
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -64,7 +66,7 @@ def taylor(run: Run, places: Sequence[Place], batches: Sequence[Batch]) -> list[
 def grasp(run: Run, places: Sequence[Place], batches: Sequence[Batch]) -> list[Tensor]:
     """What gradient flow gains from an element; needs gradients of gradients."""
     tensors = [run.values.tensor(place, 1) for place in places]
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), twice():
         loss = torch.stack([run.task_loss(batch) for batch in batches]).sum()
         first = torch.autograd.grad(loss, tensors, create_graph=True)
         flow = torch.stack([(g * g.detach()).sum() for g in first]).sum()

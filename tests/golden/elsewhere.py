@@ -27,6 +27,8 @@ _ADALORA = "tests/numerics/methods/test_adalora.py::"
 _STORED = "tests/numerics/methods/test_quantize.py::"
 
 ELSEWHERE = {
+    "PEFT446": _RUNTIME
+    + "test_together.py::test_gradients_of_gradients_need_what_a_site_read",
     "PEFT700": "tests/ecosystem/test_trl.py::test_a_head_that_is_bypassed_is_told",
     "PEFT348": _METHODS + "test_ipt_space.py::test_what_no_adapter_has_is_refused",
     "PEFT689": _METHODS + "test_ipt_space.py::test_batches_say_what_they_are_about",

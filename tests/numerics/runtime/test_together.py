@@ -1,4 +1,4 @@
-"""The backend `together`: sites whose forward and backward are one step of autograd."""
+"""Sites whose forward and backward are one step of autograd, against `plain`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import peftc
+from peftc.diagnostics.core import PeftcError
+from peftc.rewrite.function import twice
 from peftc.training import Run
 from tests.models import model, randomise, tokens
 
@@ -16,23 +19,30 @@ if TYPE_CHECKING:
 
 ALL = "lora(linear, r=4)"
 SPECS = {
-    "lora": (ALL, 14),
+    "lora": (ALL, 8),
     "dora": ("dora(q, down, r=4)", 4),
     "krona": ("krona(k, up)", 4),
     "loha": ("loha(v, gate, r=2)", 4),
-    "ia3": ("ia3(k, v, ffn)", 6),
+    "ia3": ("ia3(k, v, ffn)", 4),
     "stack": ("lora(q, r=2) + ia3(q) + krona(q)", 2),
-    "beside others": ("lora(q, v, r=4) + prefix(p=3) + adapter(ffn, d=8)", 4),
+    "unlike": (
+        "lora(q, r=4) + dora(k) + krona(v) + loha(gate, r=2) + lora(up, r=2)",
+        4,
+    ),
+    "beside others": ("lora(q, v, r=4) + prefix(p=3) + adapter(ffn, d=8)", 2),
     "dropout": ("lora(q, r=4, dropout=0.5) + lora(v, r=4)", 2),
+    "masks": ("lora(linear, r=4, dropout=0.3)", 8),
 }
-"""Specs, and how many sites of a llama with two layers run as one."""
+"""Specs, and how many nodes their sites are in a llama with two layers: those that read
+one activation are one."""
 
 
-def pair(family: str, spec: str, **changes: Any) -> tuple[Any, Any]:
+def pair(family: str, spec: str, dtype: torch.dtype = torch.double) -> tuple[Any, Any]:
     """The same compiled model, in the ordinary way and together."""
     made = []
-    for backend in ("eager", "together"):
-        one = peftc.compile(model(family, **changes), spec, backend=backend).train()
+    for backend in ("plain", "eager"):
+        base = model(family).to(dtype)
+        one = peftc.compile(base, spec, backend=backend).train()
         randomise(one)
         made.append(one)
     return made[0], made[1]
@@ -57,10 +67,12 @@ def differentiated(compiled: Any, **given: Any) -> list[Tensor]:
     return [logits.detach(), *(g for g in gradients if g is not None)]
 
 
-def assert_alike(one: list[Tensor], other: list[Tensor]) -> None:
+def assert_alike(one: list[Tensor], other: list[Tensor], near: float = 1e-6) -> None:
+    """Equal but for rounding, by the largest element of each: norms are in float32."""
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-6)
+        scale = float(b.abs().max())
+        torch.testing.assert_close(a, b, rtol=0, atol=near * scale)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -72,9 +84,9 @@ def test_the_numbers_are_those_of_the_ordinary_way(name: str) -> None:
     assert nodes(ordinary) == 0
 
 
-@pytest.mark.parametrize(("family", "count"), [("gpt2", 0), ("bert", 12), ("t5", 32)])
+@pytest.mark.parametrize(("family", "count"), [("gpt2", 6), ("bert", 8), ("t5", 22)])
 def test_other_families(family: str, count: int) -> None:
-    """Weights that are stored turned are computed in the ordinary way."""
+    """Also where weights are stored turned."""
     ordinary, together = pair(family, ALL)
     given = {"decoder_input_ids": tokens(length=7)} if family == "t5" else {}
     assert_alike(differentiated(together, **given), differentiated(ordinary, **given))
@@ -85,15 +97,15 @@ def test_it_starts_as_the_base_does_to_the_bit() -> None:
     base = model("llama").train()
     with torch.no_grad():
         due = base(input_ids=tokens()).logits
-    compiled = peftc.compile(base, ALL, backend="together")
+    compiled = peftc.compile(base, ALL)
     found = compiled(input_ids=tokens()).logits
-    assert nodes(compiled) == 14
+    assert nodes(compiled) == 8
     assert torch.equal(found, due)
 
 
 def test_less_is_kept_for_the_backward() -> None:
     """Neither what a site adds nor a second copy of what it reads."""
-    ordinary, together = pair("llama", "dora(linear, r=4)")
+    ordinary, together = pair("llama", "dora(linear, r=4)", torch.float32)
     for one in (ordinary, together):
         differentiated(one)
     assert kept(together) < 0.8 * kept(ordinary)
@@ -125,12 +137,31 @@ def test_evaluation_runs_in_the_ordinary_way() -> None:
     assert torch.equal(*written)
 
 
-def test_types_that_differ_are_computed_in_the_ordinary_way() -> None:
-    compiled = peftc.compile(model("llama").bfloat16(), ALL, backend="together").train()
-    compiled(input_ids=tokens())
-    assert nodes(compiled) == 0
+@pytest.mark.parametrize("spec", [ALL, "dora(q, r=4)", "krona(q, up)", "ia3(k, ffn)"])
+def test_a_base_in_bfloat16_and_tensors_in_float32(spec: str) -> None:
+    """No further from what float64 gives than the ordinary way is."""
+    ordinary, together = pair("llama", spec, torch.bfloat16)
+    exact, _ = pair("llama", spec)
+    for one in (ordinary, together):
+        for name, value in trained(one).items():
+            assert value.dtype == torch.float32
+            trained(exact)[name].data.copy_(value)
+    exact.load_state_dict(ordinary.state_dict())
+    due, found, other = map(differentiated, (exact, together, ordinary))
+    assert nodes(together) > 0
+    for a, b, c in zip(due, found, other, strict=True):
+        assert b.dtype == c.dtype
+        assert distance(a, b) <= 1.25 * distance(a, c) + 1e-3
+
+
+def distance(due: Tensor, found: Tensor) -> float:
+    """The norm of the difference, relative to what is due."""
+    return float((found.double() - due).norm() / due.norm())
+
+
+def test_autocast_decides_types_in_the_ordinary_way() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        wide = peftc.compile(model("llama"), ALL, backend="together").train()
+        wide = peftc.compile(model("llama"), ALL).train()
         wide(input_ids=tokens())
     assert nodes(wide) == 0
 
@@ -141,6 +172,17 @@ def test_some_tensors_may_be_frozen() -> None:
         for name, parameter in trained(one).items():
             parameter.requires_grad_(name.endswith(".B"))
     assert_alike(differentiated(together), differentiated(ordinary))
+
+
+@pytest.mark.parametrize("spec", ["lora(q, v, r=4)", "lora(q, v, r=4, dropout=0.3)"])
+def test_base_weights_that_learn_too(spec: str) -> None:
+    """What the plan takes for frozen and the user lets learn has its gradient."""
+    ordinary, together = pair("llama", spec)
+    for one in (ordinary, together):
+        one.model.layers[1].self_attn.v_proj.weight.requires_grad_()
+        one.model.layers[0].self_attn.q_proj.weight.requires_grad_()
+    assert_alike(differentiated(together), differentiated(ordinary))
+    assert together.model.layers[1].self_attn.v_proj.weight.grad is not None
 
 
 def test_checkpointed_layers() -> None:
@@ -163,17 +205,30 @@ def test_a_run_trains_alike() -> None:
             run.loss({"input_ids": ids, "labels": ids}).backward()
             run.optimize(optimizer)
         run.finalize()
-    assert nodes(together) == 4
+    assert nodes(together) == 2
     for name, value in trained(ordinary).items():
         torch.testing.assert_close(trained(together)[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_of_gradients_are_refused() -> None:
-    _, together = pair("llama", ALL)
-    ids = tokens()
-    loss = together(input_ids=ids, labels=ids).loss
-    first = torch.autograd.grad(
-        loss, list(trained(together).values()), create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first[0].square().sum().backward()
+def second(compiled: Any) -> list[Tensor]:
+    """Gradients of the size of the gradients."""
+    ids, tensors = tokens(), list(trained(compiled).values())
+    with sdpa_kernel(SDPBackend.MATH):
+        loss = compiled(input_ids=ids, labels=ids).loss
+        first = torch.autograd.grad(loss, tensors, create_graph=True)
+        size = torch.stack([g.square().sum() for g in first]).sum()
+        return list(torch.autograd.grad(size, tensors))
+
+
+def test_gradients_of_gradients() -> None:
+    ordinary, together = pair("llama", "lora(q, v, r=4) + krona(up)")
+    assert_alike(second(together), second(ordinary))
+
+
+def test_gradients_of_gradients_need_what_a_site_read() -> None:
+    ordinary, together = pair("llama", "ia3(k, v)")
+    with pytest.raises(PeftcError, match="PEFT446"):
+        second(together)
+    with twice():
+        found = second(together)
+    assert_alike(found, second(ordinary))

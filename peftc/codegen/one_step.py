@@ -1,0 +1,71 @@
+"""Which sites can be one step of autograd, and why others cannot.
+
+In: a planned rewrite and the methods of its plan.  Out: the joint program that the
+site's step is generated from, or `Apart`: why its operations stay apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftc.codegen.torch_source import torch_source
+from peftc.codegen.torch_writer import NoSourceError
+from peftc.expr.derivative import NoDerivativeError
+from peftc.expr.joint import order_jointly
+from peftc.plan.equations import composed, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peftc.expr.cost import Machine
+    from peftc.expr.joint_program import JointProgram
+    from peftc.plan.types import Application, Rewrite
+    from peftc.syntax.ast import Method
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A site whose operations stay apart."""
+
+    why: str
+
+
+def one_step(
+    rewrite: Rewrite, methods: Mapping[str, Method], machine: Machine
+) -> JointProgram | Apart:
+    """The joint program of a site, if a step can be generated from it."""
+    why = hindrance(rewrite) or _unknown(rewrite.applications, methods)
+    if why:
+        return Apart(why)
+    whole, env = composed(rewrite, methods), environment(rewrite)
+    try:
+        program = order_jointly(whole, env, bool(rewrite.site.bias), machine)
+        torch_source(program, [name for name, _ in program.backward.results])
+    except (NoDerivativeError, NoSourceError) as error:
+        return Apart(str(error))
+    return program
+
+
+def hindrance(rewrite: Rewrite) -> str:
+    """Why a site cannot be one step whatever its equations say; "" if it can."""
+    site = rewrite.site
+    if site.kind != "linear":
+        return f"the site is no linear, but {site.kind}"
+    if site.experts:
+        return "its rows are given to experts while it runs"
+    if site.rows is not None:
+        return "it is some rows of a fused weight"
+    return "" if rewrite.programs else "it computes nothing of its own"
+
+
+def _unknown(
+    applications: tuple[Application, ...], methods: Mapping[str, Method]
+) -> str:
+    """Whether the plan lacks the equations of a method: its programs can be run."""
+    for one in applications:
+        if one.method not in methods:
+            return f"the plan does not hold the equations of `{one.method}`"
+        if _unknown(one.wraps, methods):
+            return _unknown(one.wraps, methods)
+    return ""
