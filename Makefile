@@ -35,9 +35,8 @@ types:  ## mypy, strict
 
 bench:  ## run the benchmarks; docs/benchmarks.md holds figures
 	$(PYTHON) benchmarks/bench_plan.py
-	$(PYTHON) benchmarks/bench_overhead.py
 	$(PYTHON) benchmarks/bench_storage.py
-	$(PYTHON) benchmarks/bench_together.py
+	OMP_NUM_THREADS=1 $(PYTHON) -m peftc.cli.main bench --suite cpu -o build/bench --docs docs/benchmarks.md
 
 compare:  ## train every spec of examples/specs alike; writes docs/methods-compared.md
 	$(PYTHON) benchmarks/compare_methods.py

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import typer
 
 from peftc.cli import (
+    bench,
     check,
     compile,
     diff,
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "diff": diff.command,
     "doctor": doctor.command,
     "replay": replay.command,
+    "bench": bench.command,
 }
 
 app = typer.Typer(

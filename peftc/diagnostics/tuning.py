@@ -16,11 +16,12 @@ class MissingExtra(Diagnostic):
     """A command needs a package that peftc does not install by itself.
 
     Compiling a model needs few packages.  Training runs on transformers' Trainer, which
-    needs accelerate; searching runs on optuna; named data sets are read by `datasets`.
-    They are installed on request.
+    needs accelerate; searching runs on optuna; named data sets are read by `datasets`;
+    comparing with PEFT needs `peft`.  They are installed on request.
 
-    Fix: `pip install 'peftc[train]'` or `pip install 'peftc[search]'`; in a clone of
-    the repository `pip install -c constraints.txt -e '.[train,search]'`.
+    Fix: `pip install 'peftc[train]'`, `pip install 'peftc[search]'` or `pip install
+    'peftc[bench]'`; in a clone of the repository `pip install -c constraints.txt -e
+    '.[train,search,bench]'`.
     """
 
     code: ClassVar[str] = "PEFT671"

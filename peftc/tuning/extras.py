@@ -12,7 +12,12 @@ from typing import Any
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.tuning import MissingExtra
 
-EXTRAS = {"accelerate": "train", "matplotlib": "train", "optuna": "search"}
+EXTRAS = {
+    "accelerate": "train",
+    "matplotlib": "train",
+    "optuna": "search",
+    "peft": "bench",
+}
 """The extra of peftc that installs a package; others are installed by their name."""
 
 

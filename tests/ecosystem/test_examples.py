@@ -100,13 +100,6 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [x for x in capsys.readouterr().out.splitlines() if x.startswith("|")]
 
 
-def test_the_benchmark_of_overhead(capsys: pytest.CaptureFixture[str]) -> None:
-    module = benchmark("bench_overhead")
-    module.RUNS, module.NEW_TOKENS = 1, 4
-    module.main()
-    assert len(printed(capsys)) == 2 * (2 + 3)
-
-
 def test_the_benchmark_of_storage() -> None:
     module = benchmark("bench_storage")
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1}
@@ -167,14 +160,3 @@ def test_intrinsic_prompts_in_three_phases(
     kept = {path.parent.name for path in tmp_path.rglob("adapter.safetensors")}
     assert kept == {"pirate", "recipe", "space", "drawn", "capitals"}
     assert "learnt decoder" in capsys.readouterr().out
-
-
-def test_the_benchmark_of_sites_as_one_step(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = benchmark("bench_together")
-    module.LAYERS, module.TOKENS, module.ROUNDS = 1, 8, 1
-    monkeypatch.setattr(module, "PAIRS", {"lora": module.PAIRS["lora"]})
-    module.main()
-    (_, _, row) = printed(capsys)
-    assert row.count("|") == len(module.HEAD) + 1

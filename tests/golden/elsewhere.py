@@ -24,11 +24,17 @@ _MASK = "tests/numerics/training/test_mask.py::"
 _METHODS = "tests/numerics/methods/"
 _ADALORA = "tests/numerics/methods/test_adalora.py::"
 
+_BENCH = "tests/ecosystem/test_cli_bench.py::"
+
 _STORED = "tests/numerics/methods/test_quantize.py::"
 
 ELSEWHERE = {
     "PEFT446": _RUNTIME
     + "test_together.py::test_gradients_of_gradients_need_what_a_site_read",
+    "PEFT710": _BENCH + "test_unequal_losses_are_refused",
+    "PEFT711": _BENCH + "test_what_is_not_there_is_said",
+    "PEFT712": _BENCH + "test_what_is_not_there_is_said",
+    "PEFT713": _BENCH + "test_what_is_not_there_is_said",
     "PEFT700": "tests/ecosystem/test_trl.py::test_a_head_that_is_bypassed_is_told",
     "PEFT348": _METHODS + "test_ipt_space.py::test_what_no_adapter_has_is_refused",
     "PEFT689": _METHODS + "test_ipt_space.py::test_batches_say_what_they_are_about",

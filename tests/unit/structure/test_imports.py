@@ -40,6 +40,7 @@ LAYERS = (
     ("replay",),
     ("api", ""),
     ("tuning",),
+    ("bench",),
     ("cli",),
 )
 """Packages of one row may import each other and all rows above; "" is peftc itself.

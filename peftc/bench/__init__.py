@@ -1,0 +1,1 @@
+"""`peftc bench`: what methods cost, beside what others make of the same."""

@@ -1,0 +1,134 @@
+"""What each suite asks for.
+
+In: the name of a suite.  Out: rows to be measured, the depths at which stages are
+timed, the number of rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from peftc.bench import workloads
+from peftc.bench.cases import CASES
+from peftc.bench.choices import unknown
+from peftc.bench.peers import (
+    EAGER,
+    FROZEN,
+    FROZEN_COMPILED,
+    HUB,
+    INDUCTOR,
+    LIGER,
+    PEFT,
+    PEFT_COMPILED,
+    PEFT_HALF,
+    TOGETHER,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from peftc.bench.cases import Case
+    from peftc.bench.workloads import Workload
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One row: what is timed of whom; the first of ours is who others agree with."""
+
+    workload: Workload
+    case: Case
+    peers: tuple[str, ...]
+    task: str = "train"
+
+    @property
+    def title(self) -> str:
+        """How the row is called."""
+        doing = "" if self.task == "train" else f", {self.task}"
+        return f"{self.workload.name} {self.case.name}{doing}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """`depths` are those at which the stages of `deep` are timed."""
+
+    asks: tuple[Ask, ...]
+    rounds: int
+    depths: tuple[int, ...] = ()
+    deep: str = "lora"
+
+    def of(self, cases: tuple[Case, ...], peers: tuple[str, ...]) -> Suite:
+        """Only these methods and peers, if there are any; a method that no row has is
+        compared on the first row's workload."""
+        asks = self.asks
+        if cases:
+            have = {ask.case for ask in asks}
+            more = (replace(asks[0], case=c) for c in cases if c not in have and asks)
+            asks = tuple(a for a in (*asks, *more) if a.case in cases)
+        if peers:
+            asks = tuple(replace(ask, peers=peers) for ask in asks)
+        return replace(self, asks=asks)
+
+
+_SIMPLE = (FROZEN, TOGETHER, EAGER, PEFT)
+_WHOLE = (FROZEN, FROZEN_COMPILED, TOGETHER, EAGER, INDUCTOR, PEFT, PEFT_COMPILED)
+_COMPILED = tuple(peer for peer in _WHOLE if peer != FROZEN_COMPILED)
+_DEPTHS = (2, 8, 32)
+
+
+def _large() -> list[Ask]:
+    """C1: compiled peers cost a minute each, so only two methods have them."""
+    peers = {
+        "lora": (*_WHOLE, LIGER),
+        "dora": _COMPILED,
+        "adapter64": (*_SIMPLE, HUB),
+    }
+    return [
+        Ask(workloads.C1, case, peers.get(name, _SIMPLE))
+        for name, case in CASES.items()
+    ]
+
+
+def _other() -> list[Ask]:
+    both = (CASES["lora"], CASES["dora"])
+    short = [Ask(workloads.C1_SHORT, case, _COMPILED) for case in both[:1]]
+    short += [Ask(workloads.C1_SHORT, case, _SIMPLE) for case in both[1:]]
+    half = (*_SIMPLE, PEFT_HALF)
+    return [*short, Ask(workloads.C1_HALF, CASES["lora"], half)]
+
+
+def _small() -> list[Ask]:
+    """Forwards alone and generation, where Python's own time weighs most."""
+    names, tasks = ("lora", "prefix30"), ("train", "forward", "generate")
+    peers = (FROZEN, EAGER, PEFT)
+    return [
+        Ask(workloads.SMALL, CASES[name], peers, task)
+        for name in names
+        for task in tasks
+    ]
+
+
+def _coverage() -> list[Ask]:
+    """Other families: that graphs are found, not how fast they are."""
+    families = (workloads.BERT, workloads.GPT2, workloads.T5)
+    names = ("lora", "dora", "prefix30", "adapter64", "lora+prefix+adapter")
+    peers = (FROZEN, TOGETHER, EAGER)
+    return [Ask(w, CASES[name], peers) for w in families for name in names]
+
+
+def suite(name: str) -> Suite:
+    """The suite of this name.
+
+    Raises:
+        PeftcError: PEFT711 if there is none.
+    """
+    if name not in SUITES:
+        raise unknown("--suite", name, SUITES)
+    return SUITES[name]
+
+
+SUITES: Mapping[str, Suite] = {
+    "quick": Suite((Ask(workloads.TINY, CASES["lora"], _SIMPLE),), 5),
+    "cpu": Suite((*_large(), *_other(), *_small(), *_coverage()), 20, _DEPTHS),
+    "compile": Suite((), 3, _DEPTHS),
+}
