@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import os
 import platform
+import time
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PACKAGES = ("peftc", "torch", "transformers", "peft", "triton")
-BUSY = 0.5
-"""Processes that ran beside ours, on average over a minute."""
+BUSY = 0.25
+"""Cores that other processes used on average."""
+SHORT = 0.2
+"""Seconds in which the system's count of ticks says nothing."""
 
 
 def machine() -> dict[str, Any]:
@@ -29,15 +36,33 @@ def machine() -> dict[str, Any]:
     }
 
 
-def load() -> float:
-    """Processes that wanted to run in the last minute; 0 where nobody counts them."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+@contextmanager
+def watched() -> Iterator[list[float]]:
+    """Adds how many cores other processes used while the block ran, where the system
+    counts that."""
+    found: list[float] = []
+    begun, busy, own = time.perf_counter(), _busy(), time.process_time()
+    yield found
+    seconds = time.perf_counter() - begun
+    if busy is not None and (after := _busy()) is not None and seconds >= SHORT:
+        others = after - busy - (time.process_time() - own)
+        found.append(max(0.0, others / seconds))
 
 
-def is_busy(loads: list[float]) -> bool:
-    """Whether others worked beside us: at the start nothing of ours ran, later one."""
-    first, *later = loads or [0.0]
-    return first > BUSY or any(one > 1 + BUSY for one in later)
+def is_busy(others: list[float]) -> bool:
+    """Whether others worked beside us while anything was timed."""
+    return any(cores > BUSY for cores in others)
+
+
+def _busy() -> float | None:
+    """Seconds that all processors have worked since the system was started."""
+    try:
+        counts = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    idle = (3, 4)  # waiting for a disk is idle, too
+    ticks = sum(int(n) for i, n in enumerate(counts[:8]) if i not in idle)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _processor() -> str:

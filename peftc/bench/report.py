@@ -23,8 +23,8 @@ class Row:
     """One method on one workload; mappings are by the names of peers.
 
     `first` is the first step's seconds of wall time, with what compiling it took;
-    `apart` how far losses and gradients lie from the first peer's; `problem` why
-    nothing was timed.
+    `apart` how far losses and gradients lie from the first peer's; `others` the cores
+    that other processes used meanwhile; `problem` why nothing was timed.
     """
 
     title: str
@@ -41,6 +41,7 @@ class Row:
     missing: dict[str, str] = field(default_factory=dict)
     graphs: dict[str, int] = field(default_factory=dict)
     operations: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    others: list[float] = field(default_factory=list)
     problem: str = ""
 
 
@@ -52,7 +53,6 @@ class Report:
     command: str
     clock: str
     machine: dict[str, Any]
-    loads: list[float] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     stages: list[Stages] = field(default_factory=list)
     seconds: float = 0.0
@@ -61,7 +61,12 @@ class Report:
     @property
     def busy(self) -> bool:
         """Whether others worked on the machine meanwhile."""
-        return is_busy(self.loads)
+        return is_busy(self.others)
+
+    @property
+    def others(self) -> list[float]:
+        """Cores that other processes used while each row was timed."""
+        return [cores for row in self.rows for cores in row.others]
 
     def record(self) -> dict[str, Any]:
         """Plain data."""

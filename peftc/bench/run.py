@@ -16,7 +16,7 @@ import torch
 from peftc.bench.agreement import check, start_alike
 from peftc.bench.cases import CASES
 from peftc.bench.graphs import graphs
-from peftc.bench.machine import load, machine
+from peftc.bench.machine import machine, watched
 from peftc.bench.peers import OURS, built
 from peftc.bench.profile import operations
 from peftc.bench.report import Report, Row
@@ -97,7 +97,6 @@ class Bench:
             except PeftcError as error:
                 row.problem = str(error.diagnostics[0])
                 refused.absorb(error)
-            self.report.loads.append(load())
             self.keep(self.report)
             _forget()
 
@@ -124,7 +123,7 @@ def bench(
     if settings.device != "cpu" and not torch.cuda.is_available():
         raise fail(NoDevice(device=settings.device))
     name, clock = settings.suite, settings.clock.name
-    report = Report(name, settings.command, clock, machine(), [load()])
+    report = Report(name, settings.command, clock, machine())
     Bench(suite, settings, report, keep, say).run()
     return report
 
@@ -152,12 +151,15 @@ class _Measuring:
         if self.ask.task == "train":
             row.saved |= {n: saved_bytes(m, batch) for n, m in models.items()}
         tasks = {n: TASKS[self.ask.task](m, batch) for n, m in models.items()}
-        self._time(tasks, settings.clock, row.rounds)
+        with watched() as others:
+            self._time(tasks, settings.clock, row.rounds)
+        row.others += others
         if settings.device != "cpu":
             row.peak |= {name: _peak(task) for name, task in tasks.items()}
         if settings.profile and self.ask.task == "train":
             row.operations |= operations(tasks)
-        if counted := [models[name] for name in OURS if name in models]:
+        counted = [models[name] for name in OURS if name in models]
+        if counted and self.ask.task == "train":
             row.graphs |= graphs(counted[0], batch)
         if settings.wall:
             # Last, because Dynamo captures anew for another number of threads.
@@ -178,7 +180,7 @@ class _Measuring:
     def _time(self, tasks: Mapping[str, Task], clock: Clock, kept: list[Round]) -> None:
         """The rounds; one before them, in which graphs are made, does not count."""
         settings = self.bench.settings
-        count = settings.rounds or self.bench.suite.rounds
+        count = settings.rounds or self.ask.rounds or self.bench.suite.rounds
         for number, one in enumerate(rounds(tasks, clock, count + 1, settings.seed)):
             if number:
                 kept.append(one)

@@ -61,8 +61,8 @@ def notes(report: Report) -> tuple[str, ...]:
         for (peer, reason), rows in missing.items()
     ]
     if report.busy:
-        loads = f"{min(report.loads):.1f} to {max(report.loads):.1f}"
-        found.append(f"the machine was busy with other work: load {loads}")
+        cores = f"{min(report.others):.1f} to {max(report.others):.1f}"
+        found.append(f"other work used {cores} cores while rows were timed")
     if report.interrupted:
         found.append("the run was interrupted; what is here was measured before")
     return tuple(found)
@@ -164,7 +164,7 @@ def _stages(report: Report) -> Table:
 
 
 def _graphs(report: Report) -> Table:
-    rows = [row for row in report.rows if row.graphs and row.task == "train"]
+    rows = [row for row in report.rows if row.graphs]
     states = tuple(dict.fromkeys(state for row in rows for state in row.graphs))
     lines = (
         (row.title, *(str(row.graphs.get(state, "")) for state in states))

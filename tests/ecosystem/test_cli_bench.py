@@ -63,7 +63,7 @@ def test_it_says_where_figures_are_from(found: Path) -> None:
     assert {"torch", "peft", "transformers"} <= read["machine"]["versions"].keys()
     assert read["machine"]["processor"]
     assert read["command"].startswith("peftc ")
-    assert len(read["loads"]) == 2
+    assert not read["interrupted"]
 
 
 def test_the_files_show_the_same(found: Path) -> None:

@@ -29,6 +29,6 @@ def stages(layers: int, each: float) -> Stages:
 
 def report(*rows: Row) -> Report:
     """A report of rows on a quiet machine."""
-    made = Report("cpu", "peftc bench --suite cpu", "processor time", MACHINE, [0.1])
+    made = Report("cpu", "peftc bench --suite cpu", "processor time", MACHINE)
     made.rows += rows
     return made

@@ -49,19 +49,19 @@ def test_what_is_missing_or_wrong_is_said_by_name() -> None:
         each.missing["PEFT"] = "the package `peft` is not installed"
     other.problem = "losses differ"
     made = report(one, other)
-    made.loads += [1.0, 2.4]
+    one.others, other.others = [0.1], [1.44]
     made.interrupted = True
     refused, missing, busy, interrupted = notes(made)
     assert refused == "C1 dora: losses differ"
     assert missing.startswith("`PEFT` is missing (C1 lora, C1 dora): the package")
-    assert busy == "the machine was busy with other work: load 0.1 to 2.4"
+    assert busy == "other work used 0.1 to 1.4 cores while rows were timed"
     assert "interrupted" in interrupted
 
 
 def test_a_quiet_machine_is_not_called_busy() -> None:
-    made = report()
-    made.loads += [1.1]
-    assert notes(made) == ()
+    quiet = row(together=1.0)
+    quiet.others = [0.2]
+    assert notes(report(quiet)) == ()
 
 
 def test_figures_are_put_between_the_marks(tmp_path: Path) -> None:
