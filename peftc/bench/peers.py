@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from peftc.bench.workloads import Workload
 
 FROZEN, FROZEN_COMPILED = "frozen", "frozen compiled"
-EAGER, TOGETHER, INDUCTOR = "eager", "together", "inductor"
+EAGER, PLAIN, INDUCTOR = "eager", "plain", "inductor"
 PEFT, PEFT_HALF, PEFT_COMPILED = "PEFT", "PEFT bf16", "PEFT compiled"
 LIGER, HUB = "PEFT + Liger", "AdapterHub"
-OURS = (EAGER, TOGETHER, INDUCTOR)
+OURS = (EAGER, PLAIN, INDUCTOR)
 """Backends of peftc."""
 
 
@@ -103,7 +103,7 @@ PEERS: Mapping[str, Peer] = {
         "torch.compile of the base", lambda base, case: _compiled(base)
     ),
     EAGER: _ours(EAGER),
-    TOGETHER: _ours(TOGETHER),
+    PLAIN: _ours(PLAIN),
     INDUCTOR: _ours(INDUCTOR),
     PEFT: Peer("Hugging Face PEFT, its defaults", _peft, _lacks_peft),
     PEFT_HALF: Peer("Hugging Face PEFT, adapters in bfloat16", _peft_half, _lacks_half),

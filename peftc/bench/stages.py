@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftc.bench.peers import TOGETHER
+from peftc.bench.peers import EAGER
 from peftc.bench.tasks import loss
 from peftc.driver import install_plan, make_plan
 from peftc.sites.view import model_view
@@ -69,7 +69,7 @@ def cold(workload: Workload, case: Case) -> Stages:
     with _timed(seconds, "plan"):
         plan = make_plan(Source("<bench>", case.spec), view)
     with _timed(seconds, "install"):
-        handle = install_plan(model, plan, case.spec, backend=TOGETHER)
+        handle = install_plan(model, plan, case.spec, backend=EAGER)
     with _dynamo(seconds, "second"):
         loss(model, batch)
     return Stages(

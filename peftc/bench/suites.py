@@ -22,7 +22,7 @@ from peftc.bench.peers import (
     PEFT,
     PEFT_COMPILED,
     PEFT_HALF,
-    TOGETHER,
+    PLAIN,
 )
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class Suite:
         return replace(self, asks=asks)
 
 
-_ONE = (FROZEN, TOGETHER, PEFT)
-_SIMPLE = (FROZEN, TOGETHER, EAGER, PEFT)
-_WHOLE = (FROZEN, FROZEN_COMPILED, TOGETHER, EAGER, INDUCTOR, PEFT, PEFT_COMPILED)
+_ONE = (FROZEN, EAGER, PEFT)
+_SIMPLE = (FROZEN, EAGER, PLAIN, PEFT)
+_WHOLE = (FROZEN, FROZEN_COMPILED, EAGER, PLAIN, INDUCTOR, PEFT, PEFT_COMPILED)
 _COMPILED = tuple(peer for peer in _WHOLE if peer != FROZEN_COMPILED)
 _DEPTHS = (2, 8, 32)
 
@@ -104,9 +104,8 @@ def _other() -> list[Ask]:
 def _small() -> list[Ask]:
     """Forwards alone and generation, where Python's own time weighs most."""
     names, tasks = ("lora", "prefix30"), ("train", "forward", "generate")
-    peers = (FROZEN, EAGER, PEFT)
     return [
-        Ask(workloads.SMALL, CASES[name], peers, task)
+        Ask(workloads.SMALL, CASES[name], _ONE, task)
         for name in names
         for task in tasks
     ]
@@ -116,7 +115,7 @@ def _coverage() -> list[Ask]:
     """Other families: that graphs are found, not how fast they are."""
     families = (workloads.BERT, workloads.GPT2, workloads.T5)
     names = ("lora", "dora", "prefix30", "adapter64", "lora+prefix+adapter")
-    peers = (FROZEN, TOGETHER, EAGER)
+    peers = (FROZEN, EAGER, PLAIN)
     return [Ask(w, CASES[name], peers, rounds=3) for w in families for name in names]
 
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftc.bench.peers import FROZEN, FROZEN_COMPILED, OURS, PEERS, PEFT, PEFT_COMPILED
+from peftc.bench.peers import (
+    EAGER,
+    FROZEN,
+    FROZEN_COMPILED,
+    INDUCTOR,
+    PEERS,
+    PEFT,
+    PEFT_COMPILED,
+)
 from peftc.bench.ratios import ratio
 from peftc.bench.targets import verdicts
 
@@ -131,9 +139,9 @@ def _ratios(title: str, report: Report, kind: str) -> Table:
 
 
 def _compared(row: Row, kind: str) -> Iterator[tuple[str, ...]]:
-    """Each of our backends with the peers that it is to be measured by."""
-    for ours in OURS:
-        compiled = ours == OURS[-1]
+    """Our backends with the peers that they are to be measured by."""
+    for ours in (EAGER, INDUCTOR):
+        compiled = ours == INDUCTOR
         below = (FROZEN_COMPILED, PEFT_COMPILED) if compiled else (FROZEN,)
         for peer in (*below, PEFT):
             found = ratio(getattr(row, kind), ours, peer)

@@ -10,7 +10,7 @@ import pytest
 from peftc.bench import agreement, peers, run, timing, workloads
 from peftc.bench.cases import CASES, Case
 from peftc.bench.links import links
-from peftc.bench.peers import EAGER, FROZEN, PEFT, TOGETHER
+from peftc.bench.peers import EAGER, FROZEN, PEFT, PLAIN
 from peftc.bench.suites import SUITES, Ask, Suite
 from peftc.tuning import extras
 from tests.ecosystem.commands import ok, peftc
@@ -41,18 +41,18 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_round_is_kept(found: Path) -> None:
     (row,) = result(found)["rows"]
-    names = [FROZEN, TOGETHER, EAGER, PEFT]
+    names = [FROZEN, EAGER, PLAIN, PEFT]
     assert [list(one) for one in row["rounds"]] == [names] * 2
     assert [list(one) for one in row["wall"]] == [names] * 2
     assert all(0 < t < 10 for one in row["rounds"] for t in one.values())
     assert set(row["first"]) == set(row["saved"]) == set(names)
-    assert row["saved"][FROZEN] < row["saved"][TOGETHER] <= row["saved"][PEFT]
+    assert row["saved"][FROZEN] < row["saved"][EAGER] <= row["saved"][PEFT]
     assert row["graphs"]["train again"] == row["graphs"]["evaluate"] == 2
 
 
 def test_losses_and_gradients_are_compared(found: Path) -> None:
     (row,) = result(found)["rows"]
-    assert row["apart"].keys() == {EAGER, PEFT}
+    assert row["apart"].keys() == {PLAIN, PEFT}
     for one in row["apart"].values():
         assert one["loss"] <= 1e-5
         assert 0 < one["gradient"] <= 1e-3
@@ -80,7 +80,7 @@ def test_the_files_show_the_same(found: Path) -> None:
 def test_a_profile_tells_operations(found: Path) -> None:
     (row,) = result(found)["rows"]
     assert row["operations"]["aten::mm"][FROZEN][1] == 16
-    assert row["operations"]["Torch-Compiled Region"].keys() == {TOGETHER, EAGER}
+    assert row["operations"]["Torch-Compiled Region"].keys() == {EAGER, PLAIN}
 
 
 def doubled(base: Any, case: Case) -> Any:
@@ -97,13 +97,13 @@ def test_unequal_losses_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(peers.PEERS, PEFT, peers.Peer("wrong", doubled))
-    more = (*SUITES["quick"].asks, Ask(workloads.TINY, CASES["bitfit"], (EAGER,)))
+    more = (*SUITES["quick"].asks, Ask(workloads.TINY, CASES["bitfit"], (PLAIN,)))
     monkeypatch.setitem(SUITES, "quick", Suite(more, 1))
     done = peftc("bench", "-o", str(tmp_path / "out"))
     assert done.exit_code == 4
     assert "PEFT710" in done.stderr
     refused, other = result(tmp_path / "out")["rows"]
-    assert "the loss of `PEFT` and `together` differ" in refused["problem"]
+    assert "the loss of `PEFT` and `eager` differ" in refused["problem"]
     assert refused["rounds"] == []
     assert len(other["rounds"]) == 1
 
@@ -133,12 +133,12 @@ def test_a_missing_peer_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "is_there", lambda package: False)
-    told = ("--peers", "frozen,eager,peft,peft-+-liger,adapterhub", "--rounds", "1")
+    told = ("--peers", "frozen,plain,peft,peft-+-liger,adapterhub", "--rounds", "1")
     done = ok("bench", "-o", str(tmp_path / "out"), *told)
     for package in ("peft", "liger_kernel", "adapters"):
         assert f"the package `{package}` is not installed" in done.stderr
     (row,) = result(tmp_path / "out")["rows"]
-    assert list(row["rounds"][0]) == [FROZEN, EAGER]
+    assert list(row["rounds"][0]) == [FROZEN, PLAIN]
     assert row["missing"].keys() == {PEFT, "PEFT + Liger", "AdapterHub"}
 
 
@@ -210,11 +210,11 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 def test_all_that_peft_trains_has_a_counterpart(name: str) -> None:
     case = CASES[name]
     base = workloads.C1.of_depth(1).base(0)
-    models, missing = peers.built((EAGER, PEFT), case, workloads.C1, base)
+    models, missing = peers.built((PLAIN, PEFT), case, workloads.C1, base)
     assert missing == {}
     reference = agreement.start_alike(models, case, 0)
     pairs = links(models[reference], models[PEFT], case)
-    ours = sum(p.numel() for p in models[EAGER].parameters() if p.requires_grad)
+    ours = sum(p.numel() for p in models[PLAIN].parameters() if p.requires_grad)
     theirs = sum(p.numel() for p in models[PEFT].parameters() if p.requires_grad)
     assert ours == theirs == sum(pair.ours.numel() for pair in pairs)
     batch = workloads.C1.inputs(0)

@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 def test_times_ratios_and_stages_are_in_the_tables() -> None:
-    made = report(row(frozen=0.4, together=0.43, PEFT=0.5))
+    made = report(row(frozen=0.4, eager=0.43, PEFT=0.5))
     made.stages += [stages(2, 0.01), stages(8, 0.02)]
     text = markdown(made)
-    assert "|  | frozen | together | PEFT |" in text
+    assert "|  | frozen | eager | PEFT |" in text
     assert "| C1 lora | 400.0 | 430.0 | 500.0 |" in text
-    assert "| C1 lora: together / PEFT | 0.860 | 0.860 to 0.860 | 0.860 |" in text
+    assert "| C1 lora: eager / PEFT | 0.860 | 0.860 to 0.860 | 0.860 |" in text
     assert "| 8 | 56 | 1.000 | 0.020 | 0.020 | 0.020 | 0.020 | 0.080 | 1.4 |" in text
     assert text.startswith("`peftc bench --suite cpu`: a processor, 2 cores, Linux;")
 
 
 def test_a_table_has_as_many_columns_everywhere() -> None:
-    made = report(row(frozen=0.4, together=0.43), row("C1 dora", PEFT=0.5))
+    made = report(row(frozen=0.4, eager=0.43), row("C1 dora", PEFT=0.5))
     for table in tables(made):
         assert {len(line) for line in table.rows} == {len(table.head)}
 
 
 def test_a_profile_is_shown_with_its_sum() -> None:
-    one = row(frozen=1.0, together=1.0)
+    one = row(frozen=1.0, eager=1.0)
     one.operations |= {
-        "mm": {"frozen": [3.0, 2.0], "together": [4.0, 6.0]},
-        "add": {"together": [1.0, 1.0]},
+        "mm": {"frozen": [3.0, 2.0], "eager": [4.0, 6.0]},
+        "add": {"eager": [1.0, 1.0]},
     }
     text = markdown(report(one))
     assert "| add |  | 1.0 x1 |" in text
@@ -44,7 +44,7 @@ def test_a_profile_is_shown_with_its_sum() -> None:
 
 
 def test_what_is_missing_or_wrong_is_said_by_name() -> None:
-    one, other = row(together=1.0), row("C1 dora", together=1.0)
+    one, other = row(eager=1.0), row("C1 dora", eager=1.0)
     for each in (one, other):
         each.missing["PEFT"] = "the package `peft` is not installed"
     other.problem = "losses differ"
@@ -59,7 +59,7 @@ def test_what_is_missing_or_wrong_is_said_by_name() -> None:
 
 
 def test_a_quiet_machine_is_not_called_busy() -> None:
-    quiet = row(together=1.0)
+    quiet = row(eager=1.0)
     quiet.others = [0.2]
     assert notes(report(quiet)) == ()
 

@@ -18,20 +18,20 @@ def states(made: Report) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("together", "state"),
+    ("eager", "state"),
     [(0.80, "met, ambitious too"), (0.84, "met"), (0.93, "missed by 0.07")],
 )
-def test_a_ratio_is_judged(together: float, state: str) -> None:
-    found = states(report(row(together=together, PEFT=1.0)))
-    assert found["C1 lora: together / PEFT"] == state
+def test_a_ratio_is_judged(eager: float, state: str) -> None:
+    found = states(report(row(eager=eager, PEFT=1.0)))
+    assert found["C1 lora: eager / PEFT"] == state
     assert found["C1 lora: inductor / PEFT"] == "not measured"
 
 
 def test_kept_bytes_are_judged() -> None:
-    made = row(together=1.0, PEFT=1.0)
-    made.saved |= {"together": 64, "PEFT": 100}
+    made = row(eager=1.0, PEFT=1.0)
+    made.saved |= {"eager": 64, "PEFT": 100}
     found = states(report(made))
-    assert found["C1 lora: bytes kept, together / PEFT"] == "met"
+    assert found["C1 lora: bytes kept, eager / PEFT"] == "met"
 
 
 def test_stages_are_judged() -> None:
@@ -44,7 +44,7 @@ def test_stages_are_judged() -> None:
 
 
 def test_what_was_not_asked_for_is_not_judged() -> None:
-    assert list(verdicts(report(row("tiny lora", together=1.0)))) == []
+    assert list(verdicts(report(row("tiny lora", eager=1.0)))) == []
 
 
 def test_no_target_is_easier_than_what_must_be() -> None:
