@@ -26,7 +26,7 @@ from peftc.bench.peers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from peftc.bench.cases import Case
     from peftc.bench.workloads import Workload
@@ -60,6 +60,19 @@ class Suite:
     rounds: int
     depths: tuple[int, ...] = ()
     deep: str = "lora"
+
+    def on(self, names: Iterable[str]) -> Suite:
+        """Only the rows on these workloads, if there are any.
+
+        Raises:
+            PeftcError: PEFT711 for a name that the suite has not.
+        """
+        known = {ask.workload.name.lower(): ask.workload.name for ask in self.asks}
+        wanted = {name.lower() for name in names}
+        for name in wanted - known.keys():
+            raise unknown("--workloads", name, known.values())
+        chosen = (a for a in self.asks if a.workload.name.lower() in wanted)
+        return replace(self, asks=tuple(chosen)) if wanted else self
 
     def of(self, cases: tuple[Case, ...], peers: tuple[str, ...]) -> Suite:
         """Only these methods and peers, if there are any; a method that no row has is

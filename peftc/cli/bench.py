@@ -27,6 +27,10 @@ def command(
     methods: Annotated[
         str, typer.Option(help="Only these of the suite, with commas between.")
     ] = "",
+    models: Annotated[
+        str,
+        typer.Option("--workloads", help="Only rows on these, with commas between."),
+    ] = "",
     peers: Annotated[str, typer.Option(help="Only these, with commas between.")] = "",
     rounds: Annotated[
         int, typer.Option(help="How often each is timed; 0: the suite's own.", min=0)
@@ -53,7 +57,7 @@ def command(
     the ratios are of times in the same round.  The folder holds bench.json with every
     round, bench.md and bench.png.  Ctrl-C keeps what was measured so far.
 
-    Example: peftc bench --suite cpu --methods lora,dora --rounds 30 -o figures
+    Example: peftc bench --suite cpu --workloads C1 --methods lora --profile -o figures
     """
     from peftc.bench.cases import chosen
     from peftc.bench.folder import RECORD, write
@@ -63,7 +67,8 @@ def command(
     from peftc.bench.suites import suite as named
     from peftc.tuning.interruption import terminable
 
-    asked = named(suite).of(chosen(_names(methods)), known(_names(peers)))
+    asked = named(suite).on(_names(models))
+    asked = asked.of(chosen(_names(methods)), known(_names(peers)))
     check_replaceable(out, RECORD)
     if docs:
         check_document(docs)

@@ -45,8 +45,8 @@ class PeersDisagree(Diagnostic):
 class UnknownChoice(Diagnostic):
     """An option of `peftc bench` names something that is not there.
 
-    `--suite` takes quick, cpu or compile; `--methods` names of the suite's methods and
-    `--peers` names of peers, both separated by commas.
+    `--suite` takes quick, cpu or compile; `--workloads` names of the suite's models,
+    `--methods` names of methods and `--peers` names of peers, separated by commas.
 
     Example: `peftc bench --methods lora,drora`
     """

@@ -199,6 +199,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     assert "PEFT711" in peftc("bench", "--suite", "cup", *out).stderr
     assert "did you mean `dora`" in peftc("bench", "--methods", "dorra", *out).stderr
     assert "PEFT711" in peftc("bench", "--peers", "nobody", *out).stderr
+    assert "PEFT711" in peftc("bench", "--workloads", "C1", *out).stderr
     assert "PEFT712" in peftc("bench", "--docs", str(tmp_path / "no.md"), *out).stderr
     assert "PEFT713" in peftc("bench", "--device", "cuda", *out).stderr
     (tmp_path / "out").mkdir()
