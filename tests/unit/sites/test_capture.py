@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import torch
 import transformers as hf
 from torch import nn
+from torch._dynamo.symbolic_convert import InliningInstructionTranslator
 
 from peftc.diagnostics.core import PeftcError
 from peftc.sites.capture import capture, ties
@@ -219,3 +220,68 @@ def test_a_model_that_records_for_itself_is_traced() -> None:
     with torch.device("meta"):
         model = hf.SegformerForSemanticSegmentation(config).eval()
     assert "decode_head.classifier.weight" in capture(model).names.values()
+
+
+class Named(hf.PreTrainedConfig):
+    """Keeps its width under another name."""
+
+    attribute_map: ClassVar[dict[str, str]] = {"hidden_size": "width"}
+    width: int = 3
+    num_hidden_layers: int = 2
+
+
+class Doubling(Named):
+    """Looks attributes up in a way of its own."""
+
+    def __getattribute__(self, name: str) -> Any:
+        look_up: Any = super().__getattribute__
+        value = look_up(name)
+        return 2 * value if name == "width" else value
+
+
+def reading(config: Any, name: str) -> Model:
+    """A model that multiplies by an attribute of its configuration."""
+    return Model(Function(lambda m, x: x * getattr(config, name)))
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value"),
+    [(Named(), "hidden_size", 3), (Named(), "width", 3), (Doubling(), "width", 6)],
+)
+def test_a_configuration_is_read_as_it_reads_itself(
+    config: Any, name: str, value: int
+) -> None:
+    assert getattr(config, name) == value
+    nodes = capture(reading(config, name)).graph.nodes
+    assert [n.args[1] for n in nodes if "mul" in str(n.target)] == [value]
+
+
+def test_a_configuration_may_lack_what_is_asked_for() -> None:
+    config = Named()
+    asks = Function(lambda m, x: x * (2 if hasattr(config, "nothing") else 5))
+    nodes = capture(Model(asks)).graph.nodes
+    assert [n.args[1] for n in nodes if "mul" in str(n.target)] == [5]
+
+
+def test_what_differs_between_layers_is_not_read_for_all_of_them() -> None:
+    config = Named()
+    config.per_layer_config = {1: {"width": 7}}
+    with pytest.raises(PeftcError) as error:
+        capture(reading(config, "width"))
+    assert "AmbiguousGlobalPerLayerAttribute" in str(only(error))
+
+
+def test_the_lookup_of_a_configuration_is_not_traced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    traced = []
+    inline = InliningInstructionTranslator.inline_call_
+
+    def noting(self: Any) -> Any:
+        traced.append(self.f_code.co_name)
+        return inline(self)
+
+    monkeypatch.setattr(InliningInstructionTranslator, "inline_call_", noting)
+    capture(reading(Named(), "hidden_size"))
+    assert "forward" in traced
+    assert "__getattribute__" not in traced
