@@ -30,6 +30,17 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("golden files are not rewritten where CI is set")
 
 
+def pytest_collection_finish() -> None:
+    """Leave what importing has made, torch above all, out of every collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give it back: some libraries count at the end what they have left."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
     """Compare a text with a golden file as a whole, or rewrite the file."""

@@ -19,7 +19,6 @@ from peftc.syntax.read import MAX_BYTES, decode, read_source
 from peftc.syntax.walk import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from peftc.diagnostics.core import Diagnostic
@@ -33,8 +32,8 @@ def errors(text: str) -> tuple[Diagnostic, ...]:
     return caught.value.diagnostics
 
 
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
+@pytest.fixture(autouse=True, scope="module")
+def alone() -> None:
     """Leave what other tests keep alive out of what the parser's garbage costs.
 
     In a process that holds torch and models, every collection that the parser sets off
@@ -42,8 +41,6 @@ def alone() -> Iterator[None]:
     """
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize(
