@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
+pytestmark = pytest.mark.usefixtures("kept_views")
+
 SPEC = """
 method noisy(r: size = 2) on linear {
   param A[r, in] ~ kaiming(5), B[out, r] = 0

@@ -35,6 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quickstart, "EVALUATED", 16)
 
 
+@pytest.mark.usefixtures("kept_views")
 @pytest.mark.parametrize(
     "path", [p for p in SPECS if p.stem not in LIBRARIES], ids=lambda p: p.stem
 )

@@ -11,7 +11,7 @@ from tests.families.behaving import SPEC, behaviour, inputs_of, row, with_weight
 from tests.families.cases import FAMILIES
 from tests.families.test_sites import wanted
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_views")]
+pytestmark = pytest.mark.slow
 
 NEAR = 1e-4
 """Sums in another order, over logits of about 1 to 10."""

@@ -13,7 +13,7 @@ from tests.numerics.pairs import METHODS, NEAR, outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept_views")]
+pytestmark = pytest.mark.slow
 
 BESIDE = ("prune", "quantize", "distill", "ulmfit")
 """What goes with a side network: nothing of it needs a gradient in the backbone."""
