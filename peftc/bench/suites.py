@@ -62,7 +62,7 @@ class Suite:
     deep: str = "lora"
 
     def on(self, names: Iterable[str]) -> Suite:
-        """Only the rows on these workloads, if there are any.
+        """Only the rows on these workloads, if any are named, and no stages.
 
         Raises:
             PeftcError: PEFT711 for a name that the suite has not.
@@ -72,7 +72,7 @@ class Suite:
         for name in wanted - known.keys():
             raise unknown("--workloads", name, known.values())
         chosen = (a for a in self.asks if a.workload.name.lower() in wanted)
-        return replace(self, asks=tuple(chosen)) if wanted else self
+        return replace(self, asks=tuple(chosen), depths=()) if wanted else self
 
     def of(self, cases: tuple[Case, ...], peers: tuple[str, ...]) -> Suite:
         """Only these methods and peers, if there are any; a method that no row has is

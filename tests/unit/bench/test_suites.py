@@ -14,6 +14,9 @@ CPU = SUITES["cpu"]
 
 def test_every_method_has_a_row_on_the_large_model() -> None:
     assert [a.case.name for a in CPU.on(["c1"]).asks] == list(CASES)
+    assert CPU.depths
+    assert CPU.on(["c1"]).depths == ()
+    assert CPU.on([]) is CPU
 
 
 def test_titles_tell_rows_apart() -> None:
