@@ -20,7 +20,8 @@ fast:  ## the tests that need no model of note, under a minute
 	$(PYTEST) -n $(WORKERS) -m 'not slow' tests/unit tests/property tests/golden
 
 golden:  ## rewrite the golden files; read the difference before you commit it
-	$(PYTEST) tests/golden tests/families/test_table.py --update-golden
+	$(PYTEST) tests/golden tests/families/test_table.py \
+		tests/kernels/test_resources.py --update-golden
 
 lint:  ## ruff: rules and format
 	$(PYTHON) -m ruff check .

@@ -13,6 +13,7 @@ import typer
 
 from peftc.cli import (
     bench,
+    cache,
     check,
     compile,
     diff,
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "opt": opt.command,
     "diff": diff.command,
     "doctor": doctor.command,
+    "cache": cache.command,
     "replay": replay.command,
     "bench": bench.command,
 }

@@ -77,7 +77,7 @@ def _run(
     schedule = schedule_for(launch, tokens, architecture(like))
     blocks = -(-launch.width // schedule.bf) if launch.width else 1
     rows = -(-tokens // schedule.bm)
-    grid = (blocks, over) if launch.template == "column" else (rows, blocks)
+    grid = (blocks, over) if launch.grid == "column" else (rows, blocks)
     dtype = getattr(triton.language, str(like.dtype).removeprefix("torch."))
     kernel[grid](
         *args,
@@ -88,6 +88,7 @@ def _run(
         DD=triton.language.float32 if is_interpreted() else dtype,
         num_warps=schedule.warps,
         num_stages=schedule.stages,
+        enable_fp_fusion=True,
     )
 
 

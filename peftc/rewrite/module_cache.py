@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "PEFTC_CACHE"
@@ -52,3 +53,34 @@ def is_whole(path: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return digest(text) == path.stem
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A module on disk: what it computes, its size, and whether it is whole."""
+
+    path: Path
+    title: str
+    size: int
+    whole: bool
+
+
+def entries(where: Path) -> list[Entry]:
+    """The modules of a folder by name; there need be none."""
+    return [_entry(path) for path in sorted(where.glob("k*.py"))]
+
+
+def _entry(path: Path) -> Entry:
+    first = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    return Entry(path, first.removeprefix("# "), path.stat().st_size, is_whole(path))
+
+
+def clear(where: Path) -> int:
+    """Remove the modules of a folder, and what writers left; how many modules it were.
+
+    Who has imported one keeps it; who wants it again writes it.
+    """
+    found = entries(where)
+    for path in (*(one.path for one in found), *where.glob("*.tmp")):
+        path.unlink(missing_ok=True)
+    return len(found)

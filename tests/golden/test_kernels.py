@@ -31,7 +31,7 @@ NAMES = (
 def source(name: str) -> KernelSource:
     program, (_, biased) = planned(name), site(name)
     wanted = [result for result, _ in program.backward.results]
-    return kernel_source(program, wanted, biased=biased)
+    return kernel_source(program, wanted, ("bias",) * biased)
 
 
 @pytest.mark.parametrize("name", NAMES)

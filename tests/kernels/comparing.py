@@ -69,7 +69,7 @@ def compare(methods: Stack, biased: bool, dtype: torch.dtype = torch.float32) ->
     launch.draw = fixed
     try:
         program = order_jointly(methods.composed(biased), methods.env, biased)
-        made = KernelFunction(program, biased)
+        made = KernelFunction(program, frozenset(("bias",) * biased))
     except (NoDerivativeError, NoSourceError):
         return False
     for batch, tokens in SHAPES:
@@ -80,8 +80,9 @@ def compare(methods: Stack, biased: bool, dtype: torch.dtype = torch.float32) ->
 def _compare(
     made: KernelFunction, methods: Stack, env: Mapping[str, int], dtype: torch.dtype
 ) -> None:
-    composed = methods.composed(made.biased)
-    tensors = with_places(composed, given(composed, env, made.biased), env)
+    biased = "bias" in made.biases
+    composed = methods.composed(biased)
+    tensors = with_places(composed, given(composed, env, biased), env)
     rounded = {
         n: t.to(dtype).double() if t.is_floating_point() else t
         for n, t in tensors.items()
@@ -96,7 +97,8 @@ def _compare(
         return evaluate(values, {**tensors, **masks}, env, training=True)[0]
 
     def run(values: Mapping[str, Tensor]) -> Tensor:
-        return made(*(values[name] for name in made.inputs))
+        found: Tensor = made(*(values[name] for name in made.inputs))
+        return found
 
     small = {n: t.to(dtype) if t.is_floating_point() else t for n, t in rounded.items()}
     small["x"] = apart(small["x"])

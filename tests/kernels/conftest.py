@@ -5,6 +5,7 @@ Triton decides when it is first imported, and torch imports it: so it is not thi
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeAlias
+
+collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"]
+"""There is no Triton but for Linux."""
 
 Interpreted: TypeAlias = "Callable[..., object]"
 """Calls a function of a module in that process, and gives what it gives."""

@@ -16,9 +16,10 @@ from tests.golden.test_joint import planned
 
 
 def test_without_triton_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = planned("ia3")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PeftcError, match=r"peftc\[gpu\]"):
-        KernelFunction(planned("ia3"), False)
+        KernelFunction(program, frozenset())
 
 
 def test_every_function_has_a_form() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from string import ascii_letters
 from typing import TYPE_CHECKING
 
+from peftc.codegen.kernels.halves import base_weight
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -69,7 +71,12 @@ def values(program: JointProgram) -> dict[str, Value]:
 
 def formulas(steps: Iterable[Step], known: Mapping[str, Value]) -> list[Formula]:
     """A formula for each step."""
-    return [_formula(step, [known[name] for name in step.args]) for step in steps]
+    return [
+        Formula(step, (), Value(step.out, step.shape, step.tokens).row)
+        if base_weight(step)
+        else _formula(step, [known[name] for name in step.args])
+        for step in steps
+    ]
 
 
 def _formula(step: Step, args: list[Value]) -> Formula:

@@ -6,11 +6,12 @@ In: a `JointProgram` whose token axes are one, and the gradients that are wanted
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from peftc.expr.joint_program import JointProgram
     from peftc.expr.program import Step
@@ -25,51 +26,91 @@ class Halves:
     """What both functions are made of.
 
     `back` are the backward's steps and before them the forward's that it does again,
-    of both those that the gradients depend on; `base` computes the base's own output,
-    if it is read.
+    of both those that the gradients depend on; `bases` compute the bases' own outputs,
+    those of them that are read, by name.
     """
 
-    result: str
+    results: Mapping[str, str]
+    adjoints: tuple[str, ...]
     back: tuple[Step, ...]
     inputs: tuple[str, ...]
     kept: tuple[str, ...]
     saved: tuple[str, ...]
     gradients: Mapping[str, str]
-    base: str
+    bases: Mapping[str, str]
 
 
-def halved(program: JointProgram, wanted: Iterable[str], *, biased: bool) -> Halves:
-    """The halves of a program for one result.
+def halved(
+    program: JointProgram, wanted: Iterable[str], biases: Collection[str]
+) -> Halves:
+    """The halves of a program; `biases` are those that the bases' linears have.
 
     Raises:
-        NoSourceError: if tokens are told apart, or several values are replaced.
+        NoSourceError: if tokens are told apart.
     """
-    if program.separate_tokens or len(program.forward.results) != 1:
-        raise NoSourceError("tokens are told apart, or several values replaced")
-    ((_, result),) = program.forward.results
-    every = (*program.forward.steps, *program.backward.steps)
+    if program.separate_tokens:
+        raise NoSourceError("samples and tokens are told apart")
+    results = dict(program.forward.results)
     asked = {name: v for name, v in program.backward.results if name in set(wanted)}
     back = _needed(program.backward.steps, asked.values())
-    read = _reads(back, asked.values())
     repeated = [step for step in program.forward.steps if step.out in program.again]
-    again = _needed(repeated, read)
-    read |= {name for step in again for name in step.args}
-    made = {"y"} | {step.out for step in program.forward.steps}
-    done = {step.out for step in again}
-    kept = tuple(sorted(read & made - done))
-    given = [one.name for one in program.inputs if not one.name.startswith("dy")]
-    based = "y" in given or any(s.op in ("base", "product") for s in every)
-    needs = ("x", "W") + ("bias",) * biased if based else ()
-    inputs = tuple(dict.fromkeys(n for n in (*needs, *given) if n != "y"))
+    again = _needed(repeated, _reads(back, asked.values()))
+    read = _reads((*again, *back), asked.values())
+    made = {*results} | {step.out for step in program.forward.steps}
+    kept = tuple(sorted(read & made))
+    inputs = tuple(dict.fromkeys(_inputs(program, biases)))
     return Halves(
-        result=result,
+        results=results,
+        adjoints=tuple(f"d{name}" for name in results),
         back=(*again, *back),
         inputs=inputs,
         kept=kept,
         saved=tuple(name for name in (*inputs, *kept) if name in read),
         gradients=asked,
-        base=f"F.linear(x, W{', bias' * biased})" if "y" in given else "",
+        bases={y: _base(y, biases) for y in results if _is_read(program, y)},
     )
+
+
+def base_weight(step: Step) -> str:
+    """The weight of the linear that a step applies; none of other steps."""
+    if step.op not in ("base", "product"):
+        return ""
+    return step.args[1] if len(step.args) > 1 else "W"
+
+
+def base_text(value: str, weight: str, biases: Collection[str]) -> str:
+    """The base's linear of a value; with its bias if it is one of `biases`."""
+    bias = _beside("bias", weight)
+    offset = f", {variable(bias)}" if bias in biases else ""
+    return f"F.linear({value}, {variable(weight)}{offset})"
+
+
+def _base(y: str, biases: Collection[str]) -> str:
+    return base_text("x", _beside("W", y), biases)
+
+
+def _beside(name: str, value: str) -> str:
+    """`name` at the site that `value` is of: `W@2` for `W` beside `y@2`."""
+    _, mark, site = value.partition("@")
+    return f"{name}{mark}{site}"
+
+
+def _inputs(program: JointProgram, biases: Collection[str]) -> Iterator[str]:
+    """What the forward takes: what each base needs, then what else is read."""
+    steps = (*program.forward.steps, *program.backward.steps)
+    applied = {base_weight(step) for step in steps}
+    made: set[str] = set()
+    for y, _ in program.forward.results:
+        weight, bias = _beside("W", y), _beside("bias", y)
+        if weight in applied or _is_read(program, y):
+            yield from ("x", weight, *((bias,) if bias in biases else ()))
+        made |= {y, f"d{y}"}
+    yield from ("x",) * bool(program.masks)
+    yield from (one.name for one in program.inputs if one.name not in made)
+
+
+def _is_read(program: JointProgram, name: str) -> bool:
+    return any(one.name == name for one in program.inputs)
 
 
 def _needed(steps: Sequence[Step], results: Iterable[str]) -> list[Step]:
@@ -83,14 +124,12 @@ def _needed(steps: Sequence[Step], results: Iterable[str]) -> list[Step]:
 
 
 def _reads(steps: Sequence[Step], results: Iterable[str]) -> set[str]:
+    """The names that steps and results read, and steps do not make."""
     own = {step.out for step in steps}
-    return ({a for step in steps for a in step.args} | set(results)) - own
+    weights = {weight for step in steps if (weight := base_weight(step))}
+    return ({a for s in steps for a in s.args} | weights | set(results)) - own
 
 
 def variable(name: str) -> str:
     """A value's name in the text."""
-    return (
-        f"v{name[1:]}"
-        if name.startswith("%")
-        else name.replace(".", "_").replace("#", "_")
-    )
+    return f"v{name[1:]}" if name.startswith("%") else re.sub(r"\W", "_", name)

@@ -9,28 +9,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftc.codegen.kernels.formulas import TOKENS
-from peftc.codegen.kernels.halves import NoSourceError, variable
+from peftc.codegen.kernels.halves import (
+    NoSourceError,
+    base_text,
+    base_weight,
+    variable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from peftc.codegen.kernels.formulas import Formula, Value
     from peftc.expr.program import Step
+
+BASE = ("W", "bias")
+"""What has the type of the activations; of added tensors it is not known."""
 
 
 class Host:
     """Writes lines of torch; `like` is an activation, of whose type all others are."""
 
-    def __init__(self, known: Mapping[str, Value], like: str, biased: bool) -> None:
+    def __init__(
+        self, known: Mapping[str, Value], like: str, biases: Collection[str]
+    ) -> None:
         self.known = known
         self.like = like
-        self.biased = biased
+        self.biases = biases
         self.made: set[str] = set()
         """What has been computed: what is not is a parameter in its own type."""
 
     def text(self, formula: Formula) -> str:
         """What computes a value."""
         step = formula.step
+        if base_weight(step):
+            biases = self.biases if step.op == "base" else ()
+            return base_text(variable(step.args[0]), base_weight(step), biases)
         active = step.tokens or any(self.known[name].tokens for name in step.args)
         args = [self._arg(name, active) for name in step.args]
         text = self._text(formula, args)
@@ -48,14 +61,11 @@ class Host:
         value, text = self.known[name], variable(name)
         if not active:
             return text if name in self.made else f"{text}.float()"
-        plain = name not in self.made or (value.tokens and value.shape)
+        plain = name in BASE or (value.tokens and value.shape)
         return text if plain else f"{text}.to({self.like}.dtype)"
 
     def _text(self, formula: Formula, args: Sequence[str]) -> str:
         step = formula.step
-        if step.op in ("base", "product"):
-            offset = ", bias" if step.op == "base" and self.biased else ""
-            return f"F.linear({args[0]}, W{offset})"
         if step.op == "linear":
             return f"F.linear({args[0]}, {args[1]})"
         if step.op == "ein":

@@ -1,4 +1,4 @@
-"""What the choice of a kernel's block sizes depends on.
+"""What is known of a kernel by those who compile and launch it.
 
 In: a kernel and what wrote it.  Out: a `Launch`, which a schedule is chosen for.
 """
@@ -6,34 +6,54 @@ In: a kernel and what wrote it.  Out: a `Launch`, which a schedule is chosen for
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from peftc.codegen.kernels.template import SEED
 
 if TYPE_CHECKING:
-    from peftc.codegen.kernels.parts import Kernel, Template
+    from peftc.codegen.kernels.parts import Kernel
     from peftc.codegen.kernels.template import Writer
+
+Grid: TypeAlias = Literal["row", "flat", "column"]
+"""Blocks of tokens; of tokens by features; of features by parts of the tokens."""
+Argument: TypeAlias = Literal["value", "float32", "seed", "step"]
+"""A value in the type of the activations, one in float32, the seed, or the distance of
+an activation's rows."""
 
 
 @dataclass(frozen=True)
 class Launch:
     """A kernel as its schedule sees it."""
 
-    template: Template
+    grid: Grid
     width: int
     """The elements of the wide axis that its programs divide, or 0."""
     widest: int
     """The longest small axis, padded, or 0."""
-    sums: int
-    """The most sums that one loop keeps."""
+    arguments: tuple[Argument, ...]
+    """But for the number of tokens, which is the last, and constants."""
 
 
 def launch_of(kernel: Kernel, writer: Writer) -> Launch:
-    """What a kernel's schedule depends on."""
+    """What is known of a kernel that was written."""
     spaces = writer.around.direction.spaces
     space = kernel.phases[0].space
-    divided = kernel.is_flat or kernel.template == "column"
+    grid: Grid = "flat" if kernel.is_flat else kernel.template
+    arguments = [_argument(name, kernel, writer) for name in writer.pointers]
+    steps: list[Argument] = ["step" for _ in writer.strides]
     return Launch(
-        kernel.template,
-        spaces.size(space) if space and divided else 0,
+        grid,
+        spaces.size(space) if space and grid != "row" else 0,
         max((int(axis.length) for axis in writer.small.values()), default=0),
-        max(len(phase.sums) for phase in kernel.phases),
+        tuple(arguments + steps),
     )
+
+
+def _argument(name: str, kernel: Kernel, writer: Writer) -> Argument:
+    """Sums, numbers of tokens and what parameters were computed to are float32."""
+    if name == SEED:
+        return "seed"
+    value = writer.around.known[name]
+    made = name in kernel.made and kernel.template == "column"
+    computed = name.startswith("%") and not (value.tokens and value.shape)
+    return "float32" if made or computed else "value"

@@ -1,16 +1,28 @@
 """Block sizes, warps and stages for each kind of kernel.
 
 In: a `Launch`, how many tokens there are and the device's architecture.  Out: a
-`Schedule`.
+`Schedule`, from the table `schedules.txt`.  A line is
+
+    90 row 16: 64 64 4 3
+
+an architecture, a grid, the longest small axis (of SMALL); tokens and features of a
+block, warps and stages.  `benchmarks/pick_schedules.py` writes it from what compiled
+kernels use.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peftc.codegen.kernels.launches import Launch
+
+Key: TypeAlias = "tuple[int, str, int]"
 
 
 @dataclass(frozen=True)
@@ -22,19 +34,43 @@ class Schedule:
     warps: int
     stages: int
 
+    def __str__(self) -> str:
+        return f"{self.bm} {self.bf} {self.warps} {self.stages}"
+
 
 INTERPRETED = Schedule(16, 16, 4, 1)
 """Small blocks, so that small tensors have several of them."""
 FEW_TOKENS = 16
 """Up to so many tokens a block of the smallest size holds all of them."""
+SMALL = (0, 16, 64, 128)
+"""The longest small axes that the table tells apart; others take the next longer."""
 
 
 def schedule_for(launch: Launch, tokens: int, arch: int) -> Schedule:
     """The schedule of a kernel for some tokens on an architecture, 90 for sm_90.
 
-    An architecture of 0 is the interpreter.
+    An architecture that is not in the table gets what the next older one has; one of 0
+    is the interpreter.
     """
     if arch == 0:
         return INTERPRETED
-    bm = 16 if tokens <= FEW_TOKENS else 64
-    return Schedule(bm, 64, 4, 3)
+    known = table()
+    oldest = min(known)[0]
+    own = max((key[0] for key in known if key[0] <= arch), default=oldest)
+    found = known[own, launch.grid, min(s for s in SMALL if s >= launch.widest)]
+    few = launch.grid != "column" and tokens <= FEW_TOKENS
+    return replace(found, bm=FEW_TOKENS, warps=4) if few else found
+
+
+@cache
+def table() -> Mapping[Key, Schedule]:
+    """What the table says."""
+    text = (files("peftc.codegen.kernels") / "schedules.txt").read_text("utf-8")
+    lines = (line for line in text.splitlines() if line and line[0] != "#")
+    return dict(map(_entry, lines))
+
+
+def _entry(line: str) -> tuple[Key, Schedule]:
+    before, after = line.split(":")
+    arch, grid, widest = before.split()
+    return (int(arch), grid, int(widest)), Schedule(*map(int, after.split()))

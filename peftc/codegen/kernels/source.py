@@ -24,7 +24,7 @@ from peftc.codegen.kernels.spaces import Spaces
 from peftc.codegen.kernels.template import SEED, Surroundings, kernel_text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
     from peftc.codegen.kernels.formulas import Formula
     from peftc.codegen.kernels.halves import Halves
@@ -44,13 +44,14 @@ import triton.language as tl
 class KernelSource:
     """Two modules as text, and in which order their functions take and give values.
 
-    `forward(**inputs)` gives the result and then `kept`; `backward(dy, **saved)` gives
-    the `gradients`.
+    `forward(**inputs)` gives the results and then `kept`; `backward(**adjoints,
+    **saved)` gives the `gradients`.
     """
 
     forward: str
     backward: str
     inputs: tuple[str, ...]
+    results: tuple[str, ...]
     kept: tuple[str, ...]
     saved: tuple[str, ...]
     gradients: tuple[str, ...]
@@ -59,17 +60,19 @@ class KernelSource:
 
 
 def kernel_source(
-    program: JointProgram, wanted: Iterable[str], *, biased: bool
+    program: JointProgram, wanted: Iterable[str], biases: Collection[str] = ()
 ) -> KernelSource:
-    """The source of a program for one result, with the gradients that are wanted.
+    """The source of a program, with the gradients that are wanted.
+
+    `biases` are those that the bases' linears have.
 
     Raises:
         NoSourceError: if a step has no form.
     """
     if any(m.tokens != "bt" or len(m.shape) > 1 for m in program.masks):
         raise NoSourceError("a mask is not one of tokens, or of tokens by features")
-    halves = halved(program, wanted, biased=biased)
-    front, rear = _Half(program, halves, biased), _Half(program, halves, biased)
+    halves = halved(program, wanted, biases)
+    front, rear = _Half(program, halves, biases), _Half(program, halves, biases)
     forward = front.forward(program.forward.steps)
     backward = rear.backward(halves.back)
     drawn = (SEED,) * rear.draws
@@ -78,6 +81,7 @@ def kernel_source(
         f"{head}\n{IMPORTS}\n\n{forward}",
         f"{head}\n{IMPORTS}\n\n{backward}",
         halves.inputs,
+        tuple(halves.results),
         (*halves.kept, *drawn),
         (*halves.saved, *drawn),
         tuple(halves.gradients),
@@ -88,10 +92,12 @@ def kernel_source(
 class _Half:
     """Writes one direction."""
 
-    def __init__(self, program: JointProgram, halves: Halves, biased: bool) -> None:
+    def __init__(
+        self, program: JointProgram, halves: Halves, biases: Collection[str]
+    ) -> None:
         self.program = program
         self.halves = halves
-        self.biased = biased
+        self.biases = biases
         self.known = values(program)
         self.masks = {m.name: (i, m) for i, m in enumerate(program.masks)}
         every = (*program.forward.steps, *program.backward.steps)
@@ -106,19 +112,19 @@ class _Half:
     def forward(self, steps: Sequence[Step]) -> str:
         """The module of the forward."""
         halves = self.halves
-        base = [f"y = {halves.base}"] if halves.base else []
-        given = [*halves.inputs, *(["y"] if base else [])]
+        bases = [f"{variable(y)} = {text}" for y, text in halves.bases.items()]
+        given, found = [*halves.inputs, *halves.bases], tuple(halves.results.values())
         kept = (*halves.kept, *((SEED,) if self._draws_again() else ()))
-        self._write("forward", "x", steps, given, (halves.result, *halves.kept))
+        self._write("forward", "x", steps, given, (*found, *halves.kept))
         draw = [f"{SEED} = draw(x)"] if self.draws or SEED in kept else []
-        self.lines = [*base, *draw, *self.lines]
-        return self._module("forward", halves.inputs, (halves.result, *kept))
+        self.lines = [*bases, *draw, *self.lines]
+        return self._module("forward", halves.inputs, (*found, *kept))
 
     def backward(self, steps: Sequence[Step]) -> str:
         """The module of the backward."""
         halves = self.halves
-        given, found = ("dy", *halves.saved), tuple(halves.gradients.values())
-        self._write("backward", "dy", steps, given, found)
+        given, found = (*halves.adjoints, *halves.saved), halves.gradients.values()
+        self._write("backward", halves.adjoints[0], steps, given, found)
         drawn = (SEED,) * self.draws
         return self._module("backward", (*given, *drawn), found)
 
@@ -141,11 +147,11 @@ class _Half:
         direction = Direction(
             formulas(steps, self.known), self.spaces, self._mask_kinds(), wanted
         )
-        inputs = {one.name for one in self.program.inputs if one.tokens} - {"y"}
-        active = frozenset(inputs & {*given})
+        inputs = {one.name for one in self.program.inputs if one.tokens}
+        active = frozenset((inputs & {*given}) - {*self.halves.results})
         around = Surroundings(direction, self.known, self.masks, active)
-        host = Host(self.known, like, self.biased)
-        host.made |= {n for n in given if n.startswith("%") or n == "y"}
+        host = Host(self.known, variable(like), self.biases)
+        host.made |= {n for n in given if n.startswith("%")} | {*self.halves.results}
         whole = direction.parts(given)
         kernels = [part for part in whole if isinstance(part, Kernel)]
         texts = {
@@ -155,12 +161,12 @@ class _Half:
         read = {n for _, writer in texts.values() for n in writer.pointers} - {SEED}
         for part in whole:
             if isinstance(part, Kernel):
-                self._kernel(part, *texts[part], like)
+                self._kernel(part, *texts[part], host.like)
             else:
                 self._host(part, host, read)
             host.made |= {*outputs(part)}
         made = {n for part in whole for n in outputs(part)}
-        self._contiguous(active, read - made - {"y"}, like)
+        self._contiguous(active, read - made - {*self.halves.results}, host.like)
 
     def _mask_kinds(self) -> dict[str, Kind]:
         return {

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from peftc.rewrite.module_cache import FOLDER, folder, is_whole, stored
+from peftc.rewrite.module_cache import (
+    FOLDER,
+    clear,
+    entries,
+    folder,
+    is_whole,
+    stored,
+)
 
 TEXT = "answer = 42\n"
 
@@ -50,3 +57,15 @@ def test_the_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER)
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert folder() == Path("/cache/peftc/kernels")
+
+
+def test_what_is_there_is_told_and_removed(tmp_path: Path) -> None:
+    assert entries(tmp_path / "none") == []
+    path = stored("# joint y(x)\n", tmp_path)
+    (tmp_path / "k1.py").write_text("cut")
+    (tmp_path / "left.tmp").write_text("")
+    found = {one.path: one for one in entries(tmp_path)}
+    assert (found[path].title, found[path].whole) == ("joint y(x)", True)
+    assert not found[tmp_path / "k1.py"].whole
+    assert clear(tmp_path) == 2
+    assert [*tmp_path.iterdir()] == []

@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-DATA = (".peft", ".lark", ".typed")
+DATA = (".peft", ".lark", ".typed", ".txt")
 SOURCES = {"peftc": "peftc", "grammar": "peftc/grammar", "passes": "peftc/passes"}
 BUILT_FROM = (*SOURCES, "pyproject.toml", "README.md", "LICENSE")
 LINKS = {"peftc/grammar": "../grammar", "peftc/passes": "../passes"}
