@@ -16,7 +16,7 @@ from peftc.expr.joint import order_jointly
 from peftc.plan.equations import composed, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from peftc.expr.cost import Machine
     from peftc.expr.joint_program import JointProgram
@@ -34,10 +34,10 @@ class Apart:
 def one_step(
     rewrite: Rewrite, methods: Mapping[str, Method], machine: Machine
 ) -> JointProgram | Apart:
-    """The joint program of a site, if a step can be generated from it."""
-    why = hindrance(rewrite) or _unknown(rewrite.applications, methods)
-    if why:
-        return Apart(why)
+    """The joint program of a site without hindrance, if a step can be generated."""
+    unknown = _unknown(rewrite.applications, methods)
+    if unknown:
+        return Apart(unknown)
     whole, env = composed(rewrite, methods), environment(rewrite)
     try:
         program = order_jointly(whole, env, bool(rewrite.site.bias), machine)
@@ -47,8 +47,11 @@ def one_step(
     return program
 
 
-def hindrance(rewrite: Rewrite) -> str:
-    """Why a site cannot be one step whatever its equations say; "" if it can."""
+def hindrance(rewrite: Rewrite, codes: Collection[str]) -> str:
+    """Why a site cannot be one step whatever its equations say; "" if it can.
+
+    `codes` are the weights that are kept in codes.
+    """
     site = rewrite.site
     if site.kind != "linear":
         return f"the site is no linear, but {site.kind}"
@@ -56,6 +59,8 @@ def hindrance(rewrite: Rewrite) -> str:
         return "its rows are given to experts while it runs"
     if site.rows is not None:
         return "it is some rows of a fused weight"
+    if site.weight in codes:
+        return "its weight is kept in codes, and no decoded one for the backward"
     return "" if rewrite.programs else "it computes nothing of its own"
 
 

@@ -81,6 +81,14 @@ def torch_source(
     )
 
 
+def accumulated(program: JointProgram) -> set[str]:
+    """The products that are added to another value and are none themselves."""
+    rear = _rear(program, {name for name, _ in program.backward.results})
+    whole = Whole(_sizes(program), _steps(program), frozenset())
+    front = _front(program, whole, tuple(_kept(program, rear.reads)))
+    return front.late | _back(program, whole, rear).late
+
+
 @dataclass(frozen=True)
 class _Rear:
     """What of the backward is needed: its steps, gradients, and what they read."""
@@ -138,11 +146,20 @@ def _fronted(
 def _backward(
     program: JointProgram, whole: Whole, rear: _Rear, saved: Sequence[str]
 ) -> str:
-    adjoints = [f"d{name}" for name, _ in program.forward.results]
-    writer = Writer(whole, adjoints[0], rear.steps, set(rear.gradients.values()))
+    adjoints = _adjoints(program)
+    writer = _back(program, whole, rear)
     writer.recall([mask for mask in program.masks if mask.name in rear.reads])
     takes = (*adjoints, *saved)
     return writer.function("backward", takes, list(rear.gradients.items()))
+
+
+def _back(program: JointProgram, whole: Whole, rear: _Rear) -> Writer:
+    live = set(rear.gradients.values())
+    return Writer(whole, _adjoints(program)[0], rear.steps, live)
+
+
+def _adjoints(program: JointProgram) -> list[str]:
+    return [f"d{name}" for name, _ in program.forward.results]
 
 
 # --- what is passed -------------------------------------------------------------------

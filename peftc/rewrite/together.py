@@ -63,9 +63,10 @@ CPU = Machine(
 
 def joint_programs(plan: Plan) -> Programs:
     """The joint programs of a plan's sites by their keys: one for each kind."""
-    methods = definitions(plan)
+    methods, codes = definitions(plan), {stored.weight for stored in plan.stores}
+    able = [r for r in plan.rewrites if not hindrance(r, codes)]
     found: dict[str, JointProgram] = {}
-    for same in same_shape([r for r in plan.rewrites if not hindrance(r)]).values():
+    for same in same_shape(able).values():
         program = one_step(same[0], methods, CPU)
         if not isinstance(program, Apart):
             found |= {rewrite.site.key: program for rewrite in same}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,15 @@ def test_explain_knows_codes_and_methods() -> None:
         result = peftc("explain", topic)
         assert result.exit_code == 1
         assert "PEFT661" in result.stderr
+
+
+def test_explain_tells_what_sites_run_on() -> None:
+    spec = "lora(q, r=4) + prefix(k, v)"
+    text = ok("explain", "--kernels", spec, TINY).stdout
+    assert re.search(r"layers\.0\.q and \d+ more +one step", text)
+    assert re.search(r"layers\.0\.attention .*operations", text)
+    assert peftc("explain", "--kernels", spec).exit_code == 2
+    assert peftc("explain", spec, TINY).exit_code == 2
 
 
 BAD = [

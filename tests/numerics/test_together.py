@@ -15,6 +15,7 @@ from peftc.codegen.torch_writer import NoSourceError
 from peftc.expr.derivative import NoDerivativeError
 from peftc.expr.dropout import Mask, in_training
 from peftc.expr.evaluate import evaluate
+from peftc.expr.grouped import group, site_names
 from peftc.expr.joint import order_jointly
 from peftc.expr.normal import concrete
 from peftc.rewrite.function import together
@@ -133,3 +134,68 @@ def test_stacks(names: Sequence[str], biased: bool) -> None:
 @pytest.mark.parametrize("name", [n for n in CASES if stack([n]).kind == "linear"])
 def test_definitions(name: str) -> None:
     compare(stack([name]), True)
+
+
+GROUPS = (
+    ("lora", "lora"),
+    ("lora", "dora", "ia3"),
+    ("ia3", "hra", "lora"),
+    ("krona", "oft", "loha"),
+    ("ia3_in", "lora_dropout", "vera", "lora_dropout"),
+)
+"""Sites of one input that are one step."""
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("names", GROUPS, ids="+".join)
+def test_groups(names: Sequence[str], biased: bool) -> None:
+    """As the sites one after the other, with one gradient of what they share."""
+    alone = [function(stack([name]), biased) for name in names]
+    assert all(alone)
+    made = [one for one in alone if one is not None]
+    biases = site_names("bias", len(names)) if biased else ()
+    whole = together(group([one.program for one in made]), frozenset(biases))
+    tensors = shared([given_to(name, biased) for name in names])
+
+    def apart(values: Mapping[str, Tensor]) -> Tensor:
+        torch.manual_seed(SEED)
+        return torch.cat(
+            [
+                one(*(values[name_at(n, k)] for n in one.inputs))
+                for k, one in enumerate(made, 1)
+            ]
+        )
+
+    def as_one(values: Mapping[str, Tensor]) -> Tensor:
+        torch.manual_seed(SEED)
+        return torch.cat(whole(*(values[name] for name in whole.inputs)))
+
+    wanted = [n for n, t in tensors.items() if t.is_floating_point()]
+    wanted = [n for n in wanted if n == "x" or n in {*whole.given}]
+    due, slopes = differentiated(apart, tensors, wanted)
+    found, gradients = differentiated(as_one, tensors, wanted)
+    assert near(found, due)
+    assert len(wanted) > len(names)
+    for name in wanted:
+        assert near(gradients[name], slopes[name]), name
+
+
+def given_to(name: str, biased: bool) -> Mapping[str, Tensor]:
+    """What the site's equation reads."""
+    methods = stack([name])
+    composed = methods.composed(biased)
+    env = {"b": BATCH, "t": TOKENS, **methods.env}
+    return with_places(composed, given(composed, env, biased), env)
+
+
+def name_at(name: str, site: int) -> str:
+    return name if name == "x" else f"{name}@{site}"
+
+
+def shared(every: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What a group reads: x once."""
+    return {
+        name_at(name, site): tensor
+        for site, tensors in enumerate(every, 1)
+        for name, tensor in tensors.items()
+    }

@@ -154,9 +154,11 @@ def test_the_plan_counts_what_is_kept() -> None:
     assert plan.trainable == dense.trainable
 
 
-def test_no_decoded_weight_is_kept_for_the_backward() -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_no_decoded_weight_is_kept_for_the_backward(training: bool) -> None:
     """What autograd saves has no tensor of a weight's size and type."""
     model, _ = pair(f"{PLAIN} + lora(linear, r=3)")
+    model.train(training)
     sizes = {tuple(sorted(one.shape)) for one in model.peftc.plan.stores}
     model(input_ids=tokens())  # captured, so that what is kept is real
     kept: list[torch.Tensor] = []

@@ -1,0 +1,161 @@
+"""What each kind of site runs on in training, and the bytes it moves.
+
+In: a plan, and the machine to count for.  Out: an `Account` for sites of equal shape
+and methods.  Every operation counts what it reads and writes, the base's products among
+them; a product that is added to a value in place is not written itself.  The least is
+each value that goes in or out of a direction, once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from peftc.codegen.one_step import Apart, hindrance, one_step
+from peftc.codegen.torch_source import accumulated
+from peftc.expr.program import Step
+from peftc.plan.equations import definitions, same_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from peftc.expr.cost import Machine
+    from peftc.expr.joint_program import JointProgram
+    from peftc.expr.program import Input, Program
+    from peftc.plan.types import Plan, Rewrite
+    from peftc.syntax.ast import Method
+    from peftc.view import Site
+
+
+@dataclass(frozen=True)
+class Account:
+    """One kind of site.
+
+    `why` says what keeps its operations apart; "" for one step of autograd.  Bytes are
+    (moved, least); the backward of what is apart is autograd's, and not counted.
+    """
+
+    sites: tuple[str, ...]
+    why: str
+    forward: tuple[int, int]
+    backward: tuple[int, int] | None
+    kept: int | None
+    """Bytes that live from the forward to the backward."""
+
+
+def accounts(plan: Plan, machine: Machine) -> list[Account]:
+    """The kinds of sites of a plan, in its order."""
+    methods = definitions(plan)
+    codes = {stored.weight for stored in plan.stores}
+    return [
+        _account(same, _form(same[0], methods, codes, machine), machine)
+        for same in same_shape(plan.rewrites).values()
+        if same[0].programs
+    ]
+
+
+def _form(
+    rewrite: Rewrite,
+    methods: Mapping[str, Method],
+    codes: set[str],
+    machine: Machine,
+) -> JointProgram | Apart:
+    why = hindrance(rewrite, codes)
+    return Apart(why) if why else one_step(rewrite, methods, machine)
+
+
+def _account(
+    same: list[Rewrite], form: JointProgram | Apart, machine: Machine
+) -> Account:
+    sites = tuple(rewrite.site.place for rewrite in same)
+    if isinstance(form, Apart):
+        return Account(sites, form.why, _apart(same[0], machine), None, None)
+    kept = sum(one.bytes for one in form.kept) * machine.batch * machine.tokens
+    forward = _forward(form, same[0].site, machine)
+    return Account(sites, "", forward, _backward(form, same[0].site, machine), kept)
+
+
+# --- bytes --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Elements of values by name, and whether there are so many for each token."""
+
+    sizes: Mapping[str, tuple[int, bool]]
+    machine: Machine
+
+    def bytes(self, names: Iterable[str]) -> int:
+        """Of these values, each once."""
+        m = self.machine
+        tokens = m.batch * m.tokens
+        found = (self.sizes[name] for name in set(names))
+        return sum(m.element * n * (tokens if active else 1) for n, active in found)
+
+
+def _values(
+    inputs: Iterable[Input], steps: Iterable[Step], site: Site, machine: Machine
+) -> _Values:
+    every: list[Input | Step] = [*inputs, *steps]
+    names = [one.out if isinstance(one, Step) else one.name for one in every]
+    sizes = {
+        name: (math.prod(one.shape), one.tokens)
+        for name, one in zip(names, every, strict=True)
+    }
+    if site.kind == "linear":
+        rows, columns = site.size("out"), site.size("in")
+        own = {"x": (columns, True), "y": (rows, True), "W": (rows * columns, False)}
+        sizes = own | sizes
+    return _Values(sizes, machine)
+
+
+def _apart(rewrite: Rewrite, machine: Machine) -> tuple[int, int]:
+    pairs = [_program(one, rewrite.site, machine) for one in rewrite.programs]
+    return sum(moved for moved, _ in pairs), sum(least for _, least in pairs)
+
+
+def _program(program: Program, site: Site, machine: Machine) -> tuple[int, int]:
+    """What a program adds to a base, whose products are not counted."""
+    values = _values(program.inputs, program.steps, site, machine)
+    names = [*(one.name for one in program.inputs), program.result]
+    return _total(program.bytes, machine), values.bytes(names)
+
+
+def _forward(program: JointProgram, site: Site, machine: Machine) -> tuple[int, int]:
+    values = _values(program.inputs, program.forward.steps, site, machine)
+    results = dict(program.forward.results)
+    own = {*results, *(f"d{name}" for name in results)}
+    given = {one.name for one in program.inputs} - own
+    applied = sum(step.op in ("base", "product") for step in program.forward.steps)
+    applied += any(one.name in results for one in program.inputs)
+    base = values.bytes(("x", "W", "y")) * applied
+    least = values.bytes({"x", "W", *given, *results.values()})
+    spared = _spared(program, program.forward.steps, values)
+    return _total(program.forward.bytes, machine) + base - spared, least
+
+
+def _backward(program: JointProgram, site: Site, machine: Machine) -> tuple[int, int]:
+    every = (*program.forward.steps, *program.backward.steps)
+    values = _values(program.inputs, every, site, machine)
+    again = {step.out for step in program.forward.steps if step.out in program.again}
+    own = {step.out for step in program.backward.steps} | again
+    steps = [step for step in every if step.out in own]
+    drawn = {mask.name for mask in program.masks}
+    read = {name for step in steps for name in step.args} - own - drawn
+    results = {value for _, value in program.backward.results}
+    moved = _total(program.backward.bytes, machine)
+    return moved - _spared(program, program.backward.steps, values), values.bytes(
+        read | results
+    )
+
+
+def _spared(program: JointProgram, steps: Sequence[Step], values: _Values) -> int:
+    """What is not written and read again, as it is added in place."""
+    added = accumulated(program)
+    return 2 * values.bytes(step.out for step in steps if step.out in added)
+
+
+def _total(moved: tuple[int, int], machine: Machine) -> int:
+    each, once = moved
+    return each * machine.batch * machine.tokens + once

@@ -1,0 +1,44 @@
+"""The bytes of sites, counted by hand."""
+
+from __future__ import annotations
+
+import peftc
+from peftc.codegen.accounts import Account, accounts
+from peftc.expr.order import MACHINE
+from tests.models import model
+
+TOKENS = MACHINE.batch * MACHINE.tokens
+WIDE, R = 64, 4
+
+
+def found(spec: str) -> dict[str, Account]:
+    plan = peftc.plan(spec, model("llama"))
+    return {one.sites[0]: one for one in accounts(plan, MACHINE)}
+
+
+def test_a_low_rank_update() -> None:
+    """s = A x, y = W x + B s; ds = dy B, dx = dy W + ds A, dA = ds x, dB = dy s."""
+    one = found(f"lora(q, r={R})")["layers.0.q"]
+    x = y = TOKENS * WIDE
+    s, a, w = TOKENS * R, R * WIDE, WIDE * WIDE
+    element = MACHINE.element
+    assert one.why == ""
+    base, down, add = x + w + y, x + a + s, s + a + y + y
+    assert one.forward[0] == element * (base + down + add)
+    assert one.forward[1] == element * (x + w + a + a + y)
+    assert one.kept == element * (x + s)
+    assert one.backward is not None
+    gradients = (x + s + a) + (y + s + a) + 4 * a  # scaled once more each
+    through = (y + w + x) + (y + a + s) + (s + a + x + x)
+    assert one.backward[0] == element * (gradients + through)
+    assert one.backward[1] == element * (y + w + a + a + x + s + x + a + a)
+
+
+def test_what_is_apart_says_why() -> None:
+    every = found("adapter(ffn, d=4) + prefix(k, v, p=2) + lora(gate, r=2)")
+    assert every["layers.0.ffn"].why == "the site is no linear, but hidden"
+    assert every["layers.0.ffn"].backward is None
+    assert every["layers.0.attention"].kept is None
+    assert not every["layers.0.gate"].why
+    (stored,) = found("quantize(q) + lora(q, r=2)").values()
+    assert "codes" in stored.why
