@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftc.codegen.kernels.halves import NoSourceError
 from peftc.codegen.kernels.source import kernel_source
+from peftc.codegen.torch_writer import NoSourceError
+from peftc.expr.grouped import group
 from tests.golden.test_joint import planned
 from tests.golden.test_programs import site
 
@@ -72,6 +73,18 @@ def test_down_projections_and_their_use_are_one_kernel() -> None:
         "backward_2",
     ]
     assert made.forward.count("for f0 in range(0, 4096, BF):") == 2
+
+
+def test_sites_of_one_activation_read_it_once_in_a_direction() -> None:
+    program = group([planned("lora")] * 3)
+    wanted = [result for result, _ in program.backward.results]
+    made = kernel_source(program, wanted)
+    assert list(made.launches) == [
+        *("forward_0", "backward_0", "backward_1", "backward_2", "backward_3"),
+        "backward_4",
+    ]
+    for text in (made.forward, made.backward):
+        assert text.count("tl.load(x + ") == 1
 
 
 def test_what_has_no_form_is_said() -> None:

@@ -13,10 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
-from peftc.codegen.kernels.halves import NoSourceError
+from peftc.codegen.torch_writer import NoSourceError
 from peftc.expr.derivative import NoDerivativeError
 from peftc.expr.dropout import in_training
 from peftc.expr.evaluate import evaluate
+from peftc.expr.grouped import group, site_names, site_of
 from peftc.expr.joint import order_jointly
 from peftc.expr.normal import concrete
 from peftc.rewrite import launch
@@ -110,6 +111,44 @@ def _compare(
         if dtype != torch.float32 and slopes[name].dim() == 0:
             slack = CANCELLING
         assert error <= slack * TOLERANCE[dtype], (name, error, env)
+
+
+def together(names: Sequence[str], dtype: torch.dtype) -> None:
+    """Definitions each at a site of its own, of which all read one activation."""
+    launch.empty, launch.draw = hollow, fixed
+    sites = [stack([name]) for name in names]
+    programs = [order_jointly(s.composed(True), s.env, True) for s in sites]
+    biases = frozenset(site_names("bias", len(sites)))
+    made = KernelFunction(group(programs), biases)
+    own = [_tensors(site, dtype) for site in sites]
+    own = [{**tensors, "x": own[0]["x"]} for tensors in own]
+    x = own[0]["x"].clone().requires_grad_()
+    wide = own[0]["x"].double().requires_grad_()
+    places = [site_of(name) for name in made.inputs]
+    taken = [x if n == "x" else own[k - 1][n] for n, k in places]
+    found = made(*taken)
+    due = [_written(s, {**t, "x": wide}) for s, t in zip(sites, own, strict=True)]
+    adjoints = [slanted(value.detach()).to(dtype) for value in due]
+    (slope,) = torch.autograd.grad(found, [x], adjoints)
+    (owed,) = torch.autograd.grad(due, [wide], [a.double() for a in adjoints])
+    errors = [far(a.detach(), b.detach()) for a, b in zip(found, due, strict=True)]
+    assert max(*errors, far(slope, owed)) <= TOLERANCE[dtype], (
+        errors,
+        far(slope, owed),
+    )
+
+
+def _tensors(site: Stack, dtype: torch.dtype) -> dict[str, Tensor]:
+    env = {"b": 2, "t": 5, **site.env}
+    return {n: t.to(dtype) for n, t in given(site.composed(True), env, True).items()}
+
+
+def _written(site: Stack, tensors: Mapping[str, Tensor]) -> Tensor:
+    outputs = list(site.composed(True).outputs.values())
+    values = {name: value.double() for name, value in tensors.items()}
+    env = {"b": 2, "t": 5, **site.env}
+    y = values["x"] @ values["W"].T + values["bias"]
+    return evaluate(outputs, {**values, "y": y}, env, training=True)[0]
 
 
 def differentiated(

@@ -45,3 +45,13 @@ def test_definitions_and_stacks(
 ) -> None:
     found = interpreted(comparing.several, names, dtype)
     assert found is not bool(TOLD_APART & {*names})
+
+
+@pytest.mark.parametrize("dtype", list(comparing.TOLERANCE), ids=str)
+@pytest.mark.parametrize(
+    "names", [("lora", "lora", "lora"), ("lora", "ia3", "dora")], ids=", ".join
+)
+def test_sites_of_one_activation(
+    names: Sequence[str], dtype: torch.dtype, interpreted: Interpreted
+) -> None:
+    interpreted(comparing.together, names, dtype)

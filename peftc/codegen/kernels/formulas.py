@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from string import ascii_letters
 from typing import TYPE_CHECKING
 
-from peftc.codegen.kernels.halves import base_weight
+from peftc.codegen.torch_writer import base_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,19 +6,17 @@ In: a `JointProgram` whose token axes are one, and the gradients that are wanted
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from peftc.codegen.torch_writer import NoSourceError, base_weight, variable
+from peftc.expr.grouped import beside
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from peftc.expr.joint_program import JointProgram
     from peftc.expr.program import Step
-
-
-class NoSourceError(Exception):
-    """A program has a step that has no form here."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +69,15 @@ def halved(
     )
 
 
-def base_weight(step: Step) -> str:
-    """The weight of the linear that a step applies; none of other steps."""
-    if step.op not in ("base", "product"):
-        return ""
-    return step.args[1] if len(step.args) > 1 else "W"
-
-
 def base_text(value: str, weight: str, biases: Collection[str]) -> str:
     """The base's linear of a value; with its bias if it is one of `biases`."""
-    bias = _beside("bias", weight)
+    bias = beside("bias", weight)
     offset = f", {variable(bias)}" if bias in biases else ""
     return f"F.linear({value}, {variable(weight)}{offset})"
 
 
 def _base(y: str, biases: Collection[str]) -> str:
-    return base_text("x", _beside("W", y), biases)
-
-
-def _beside(name: str, value: str) -> str:
-    """`name` at the site that `value` is of: `W@2` for `W` beside `y@2`."""
-    _, mark, site = value.partition("@")
-    return f"{name}{mark}{site}"
+    return base_text("x", beside("W", y), biases)
 
 
 def _inputs(program: JointProgram, biases: Collection[str]) -> Iterator[str]:
@@ -101,7 +86,7 @@ def _inputs(program: JointProgram, biases: Collection[str]) -> Iterator[str]:
     applied = {base_weight(step) for step in steps}
     made: set[str] = set()
     for y, _ in program.forward.results:
-        weight, bias = _beside("W", y), _beside("bias", y)
+        weight, bias = beside("W", y), beside("bias", y)
         if weight in applied or _is_read(program, y):
             yield from ("x", weight, *((bias,) if bias in biases else ()))
         made |= {y, f"d{y}"}
@@ -128,8 +113,3 @@ def _reads(steps: Sequence[Step], results: Iterable[str]) -> set[str]:
     own = {step.out for step in steps}
     weights = {weight for step in steps if (weight := base_weight(step))}
     return ({a for s in steps for a in s.args} | weights | set(results)) - own
-
-
-def variable(name: str) -> str:
-    """A value's name in the text."""
-    return f"v{name[1:]}" if name.startswith("%") else re.sub(r"\W", "_", name)

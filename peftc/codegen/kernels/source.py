@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from peftc.codegen.joint_text import joint_text
 from peftc.codegen.kernels.formulas import formulas, values
-from peftc.codegen.kernels.halves import NoSourceError, halved, variable
+from peftc.codegen.kernels.halves import halved
 from peftc.codegen.kernels.host import Host
 from peftc.codegen.kernels.launches import Launch, launch_of
 from peftc.codegen.kernels.parts import Direction, Kernel, outputs
 from peftc.codegen.kernels.spaces import Spaces
 from peftc.codegen.kernels.template import SEED, Surroundings, kernel_text
+from peftc.codegen.torch_writer import NoSourceError, variable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Mapping, Sequence

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peftc.codegen.kernels.formulas import TOKENS
-from peftc.codegen.kernels.halves import variable
 from peftc.codegen.kernels.tiles import (
     MAPS,
     Axis,
@@ -32,6 +31,7 @@ from peftc.codegen.kernels.tiles import (
     keeps_zero,
     small,
 )
+from peftc.codegen.torch_writer import variable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
