@@ -19,6 +19,7 @@ from peftc.expr.dropout import in_training
 from peftc.expr.evaluate import evaluate
 from peftc.expr.grouped import group, site_names, site_of
 from peftc.expr.joint import order_jointly
+from peftc.expr.joint_program import Drawn
 from peftc.expr.normal import concrete
 from peftc.rewrite import launch
 from peftc.rewrite.kernel_function import KernelFunction
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from peftc.expr.joint_program import Drawn
 
 SHAPES = ((2, 5), (1, 1), (3, 7))
 """Samples and tokens: fewer than a block, one, and more, none of them whole blocks."""
@@ -204,6 +204,14 @@ def _masks(masks: Sequence[Drawn], env: Mapping[str, int]) -> dict[str, Tensor]:
 def apart(value: Tensor) -> Tensor:
     """The same values in rows that lie apart."""
     return torch.cat((value, value), -1)[..., : value.shape[-1]]
+
+
+def rates(p: float) -> tuple[float, float]:
+    """How many elements two masks drop, and how many both of them do."""
+    shapes = [Drawn(f"mask{i}", (64,), "bt", p) for i in (0, 1)]
+    one, other = _masks(shapes, {"b": 2, "t": 32}).values()
+    dropped, both = one == 0, (one == 0) & (other == 0)
+    return float(dropped.double().mean()), float(both.double().mean())
 
 
 def far(got: Tensor, due: Tensor) -> float:

@@ -6,7 +6,8 @@ tests/golden/programs and stacks of them, in three types.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -55,3 +56,11 @@ def test_sites_of_one_activation(
     names: Sequence[str], dtype: torch.dtype, interpreted: Interpreted
 ) -> None:
     interpreted(comparing.together, names, dtype)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_masks_drop_as_often_as_they_should(p: float, interpreted: Interpreted) -> None:
+    """Four deviations of 4096 draws; two masks of one program are independent."""
+    dropped, both = cast("tuple[float, float]", interpreted(comparing.rates, p))
+    assert abs(dropped - p) < 4 * math.sqrt(p * (1 - p) / 4096)
+    assert abs(both - p * p) < 4 * math.sqrt(p * p * (1 - p * p) / 4096)

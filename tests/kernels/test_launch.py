@@ -37,3 +37,11 @@ def test_rows_that_lie_apart_are_taken_as_they_are() -> None:
 def test_parts_depend_on_the_number_of_tokens_alone() -> None:
     counts = (1, 1024, 4096, 1 << 20)
     assert [launch.parts(torch.empty(n, 1)) for n in counts] == [1, 1, 4, 16]
+
+
+def test_a_seed_is_drawn_anew_and_by_torch() -> None:
+    torch.manual_seed(3)
+    first, second = launch.draw(torch.empty(1)), launch.draw(torch.empty(1))
+    torch.manual_seed(3)
+    assert first != second
+    assert launch.draw(torch.empty(1)) == first
