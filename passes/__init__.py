@@ -15,6 +15,7 @@ GRAPH_PIPELINE = (
     "rewrite-edges",
     "rewrite-norms",
     "verify-rewrites",
+    "recompute-inputs",
     "decode-storage",
 )
 """On every captured graph of a compiled model."""

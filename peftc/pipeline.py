@@ -42,6 +42,7 @@ class Fact(Enum):
     INPUTS_REWRITTEN = "rows of programs stand among the embedded tokens"
     NORMS_REWRITTEN = "gains and offsets compute their programs"
     VERIFIED = "the graph holds every rewrite the plan asks of it"
+    LESS_KEPT = "what is cheap to compute again is not kept for the backward"
     DECODED = "no weight that is kept in codes is read as it is"
 
 

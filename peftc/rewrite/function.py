@@ -102,6 +102,22 @@ class Together:
             )
         return self._gradients[needed]
 
+    def back(
+        self,
+        needed: tuple[bool, ...],
+        inputs: Values,
+        kept: Values,
+        adjoints: Sequence[Tensor],
+    ) -> dict[int, Tensor]:
+        """The gradients of these of the inputs, by their places."""
+        gradients = self.gradients(needed)
+        if torch.is_grad_enabled():
+            kept = self.repeat(inputs, kept)[len(adjoints) :]
+        found = gradients(adjoints, (*inputs, *kept))
+        if gradients.underived:
+            found |= _by_autograd(self, (inputs, kept), adjoints, gradients)
+        return found
+
     def underived(self, needed: tuple[bool, ...]) -> list[int]:
         """Which of these inputs the program has no gradients of: what is frozen in the
         plan, but the user lets learn, and masks whose gradients are scores."""
@@ -165,13 +181,8 @@ class _Step(torch.autograd.Function):
         together: Together = ctx.together
         count = len(together.inputs)
         saved = ctx.saved_tensors  # checkpointing lets them be read once
-        inputs, kept = saved[:count], saved[count:]
-        gradients = together.gradients(ctx.needs_input_grad[1:])
-        if torch.is_grad_enabled():
-            kept = together.repeat(inputs, kept)[len(adjoints) :]
-        found = gradients(adjoints, (*inputs, *kept))
-        if gradients.underived:
-            found |= _by_autograd(together, (inputs, kept), adjoints, gradients)
+        needed = ctx.needs_input_grad[1:]
+        found = together.back(needed, saved[:count], saved[count:], adjoints)
         return None, *map(found.get, range(count))
 
 

@@ -114,7 +114,8 @@ class Backend:
         check_located(plan, located, used, found)
         inputs = (binding.tensors, binding.training, binding.base)
         planned = self.recipe.backend != PLAIN
-        capture = Capture(graph, located, *inputs, together=planned)
+        eager = planned and RUNNERS[self.recipe.backend] is _eager
+        capture = Capture(graph, located, *inputs, together=planned, recompute=eager)
         self.recipe.manager.rewrite(capture, plan)
 
 

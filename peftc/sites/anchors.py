@@ -179,6 +179,9 @@ class Capture:
     """The base's parameters: their placeholders and paths."""
     together: bool = False
     """Whether a site's linear and its program are to be one step of autograd."""
+    recompute: bool = False
+    """Whether such steps are to compute again what they read; compilers that see the
+    backward decide that themselves."""
     edits: list[Edit] = field(default_factory=list)
     """What `rewrite.edit` did so far, in order: anchors name the nodes of the graph as
     it was captured, and this tells what stands for their values now."""
