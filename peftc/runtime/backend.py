@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import fx, nn
+from torch._functorch import config as functorch
 
 from peftc.diagnostics.core import Diagnostics, fail
 from peftc.diagnostics.rewrite import SiteNotFoundInGraph
@@ -55,6 +56,13 @@ def _behind(name: str) -> Runner:
     return run
 
 
+def _inductor(gm: fx.GraphModule, inputs: Sequence[Any]) -> Code:
+    """As torch does, but norms and activations are computed again in the backward also
+    where a product there reads them: the gradient of a narrow factor is such a one."""
+    with functorch.patch(ban_recompute_materialized_backward=False):
+        return _behind("inductor")(gm, inputs)
+
+
 PLAIN = "plain"
 """Eager, every site as separate operations whose backward is autograd's."""
 
@@ -62,7 +70,7 @@ RUNNERS: dict[str, Runner] = {
     "eager": _eager,
     PLAIN: _eager,
     "aot_eager": _behind("aot_eager"),
-    "inductor": _behind("inductor"),
+    "inductor": _inductor,
 }
 
 
