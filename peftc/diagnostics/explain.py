@@ -33,6 +33,7 @@ MODULES = (
     "runtime",
     "artefact",
     "tuning",
+    "bench",
     "space",
     "packages",
     "cli",

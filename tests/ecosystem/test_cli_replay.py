@@ -25,7 +25,7 @@ STAGES = [
         pytest.param(*case, marks=pytest.mark.slow)
         for case in (
             ("front end", "peftc.driver.build", False),
-            ("rewrite-linears", "peftc.passes.rewrite_linears.emit_linear", True),
+            ("rewrite-linears", "peftc.passes.rewrite_linears.emit_together", True),
             ("memory", "peftc.runtime.memory.install", False),
         )
     ),
