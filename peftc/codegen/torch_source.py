@@ -9,20 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftc.codegen.torch_writer import (
-    NoSourceError,
-    Size,
-    Whole,
-    Writer,
-    base_weight,
-    drawn,
-)
-from peftc.expr.grouped import beside
+from peftc.codegen.halves import halved
+from peftc.codegen.torch_writer import NoSourceError, Size, Whole, Writer, drawn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from peftc.expr.joint_program import JointProgram
+    from peftc.codegen.halves import Halves
+    from peftc.expr.joint_program import Drawn, JointProgram
     from peftc.expr.program import Step
 
 
@@ -62,50 +56,35 @@ def torch_source(
         NoSourceError: if a step has no form.
     """
     _check(program)
-    rear = _rear(program, set(wanted))
+    halves = halved(program, wanted, biases)
     masks = tuple(map(drawn, program.masks))
-    inputs = tuple(dict.fromkeys(_inputs(program, biases)))
-    kept = (*_kept(program, rear.reads), *masks)
-    saved = tuple(name for name in (*inputs, *kept) if name in rear.reads)
+    recalled = tuple(map(drawn, _recalled(program, halves)))
+    kept, saved = (*halves.kept, *masks), (*halves.saved, *recalled)
     whole = Whole(_sizes(program), _steps(program), frozenset(biases), wide)
     return Source(
-        _forward(program, whole, inputs, kept),
-        _again(program, whole, inputs, kept),
-        _backward(program, whole, rear, saved),
-        inputs,
-        tuple(name for name, _ in program.forward.results),
+        _forward(program, whole, halves.inputs, kept),
+        _again(program, whole, halves.inputs, kept),
+        _backward(program, whole, halves, saved),
+        halves.inputs,
+        tuple(halves.results),
         kept,
         masks,
         saved,
-        tuple(rear.gradients),
+        tuple(halves.gradients),
     )
 
 
 def accumulated(program: JointProgram) -> set[str]:
     """The products that are added to another value and are none themselves."""
-    rear = _rear(program, {name for name, _ in program.backward.results})
+    halves = halved(program, [name for name, _ in program.backward.results], ())
     whole = Whole(_sizes(program), _steps(program), frozenset())
-    front = _front(program, whole, tuple(_kept(program, rear.reads)))
-    return front.late | _back(program, whole, rear).late
+    front = _front(program, whole, halves.kept)
+    return front.late | _back(whole, halves).late
 
 
-@dataclass(frozen=True)
-class _Rear:
-    """What of the backward is needed: its steps, gradients, and what they read."""
-
-    steps: Sequence[Step]
-    gradients: Mapping[str, str]
-    reads: Collection[str]
-
-
-def _rear(program: JointProgram, wanted: Collection[str]) -> _Rear:
-    asked = {name: v for name, v in program.backward.results if name in wanted}
-    back = _needed(program.backward.steps, asked.values())
-    repeated = [step for step in program.forward.steps if step.out in program.again]
-    steps = (*_needed(repeated, _reads(back, asked.values())), *back)
-    reads = _reads(steps, asked.values())
-    recalled = {drawn(mask) for mask in program.masks if mask.name in reads}
-    return _Rear(steps, asked, reads | recalled)
+def _recalled(program: JointProgram, halves: Halves) -> list[Drawn]:
+    """The masks that the backward reads."""
+    return [mask for mask in program.masks if mask.name in halves.reads]
 
 
 # --- the functions --------------------------------------------------------------------
@@ -139,27 +118,23 @@ def _fronted(
     head: tuple[str, Sequence[str]],
     kept: Sequence[str],
 ) -> str:
-    writer.apply([y for y, _ in program.forward.results if _is_read(program, y)])
+    given = {one.name for one in program.inputs}
+    writer.apply([y for y, _ in program.forward.results if y in given])
     return writer.function(*head, program.forward.results, kept)
 
 
 def _backward(
-    program: JointProgram, whole: Whole, rear: _Rear, saved: Sequence[str]
+    program: JointProgram, whole: Whole, halves: Halves, saved: Sequence[str]
 ) -> str:
-    adjoints = _adjoints(program)
-    writer = _back(program, whole, rear)
-    writer.recall([mask for mask in program.masks if mask.name in rear.reads])
-    takes = (*adjoints, *saved)
-    return writer.function("backward", takes, list(rear.gradients.items()))
+    writer = _back(whole, halves)
+    writer.recall(_recalled(program, halves))
+    takes = (*halves.adjoints, *saved)
+    return writer.function("backward", takes, list(halves.gradients.items()))
 
 
-def _back(program: JointProgram, whole: Whole, rear: _Rear) -> Writer:
-    live = set(rear.gradients.values())
-    return Writer(whole, _adjoints(program)[0], rear.steps, live)
-
-
-def _adjoints(program: JointProgram) -> list[str]:
-    return [f"d{name}" for name, _ in program.forward.results]
+def _back(whole: Whole, halves: Halves) -> Writer:
+    live = set(halves.gradients.values())
+    return Writer(whole, halves.adjoints[0], halves.back, live)
 
 
 # --- what is passed -------------------------------------------------------------------
@@ -171,58 +146,6 @@ def _check(program: JointProgram) -> None:
         raise NoSourceError("samples and tokens are told apart")
     if any(not name.startswith("y") for name, _ in program.forward.results):
         raise NoSourceError("what is replaced is no linear's output")
-
-
-def _inputs(program: JointProgram, biases: Collection[str]) -> Iterator[str]:
-    """What the forward takes: what each base needs, then what else is read."""
-    for result, _ in program.forward.results:
-        if _has_base(program, result):
-            weight, bias = beside("W", result), beside("bias", result)
-            yield from ("x", weight, *((bias,) if bias in biases else ()))
-    made = {name for result, _ in program.forward.results for name in _made(result)}
-    yield from ("x",) * bool(program.masks)
-    yield from (one.name for one in program.inputs if one.name not in made)
-
-
-def _made(result: str) -> tuple[str, str]:
-    """The base's own value, and the adjoint: no inputs of the forward."""
-    return result, f"d{result}"
-
-
-def _has_base(program: JointProgram, result: str) -> bool:
-    """Whether anything reads the base's linear of a site."""
-    weight = beside("W", result)
-    steps = (*program.forward.steps, *program.backward.steps)
-    applied = any(weight == base_weight(step) for step in steps)
-    return applied or _is_read(program, result)
-
-
-def _is_read(program: JointProgram, name: str) -> bool:
-    return any(one.name == name for one in program.inputs)
-
-
-def _kept(program: JointProgram, read: Collection[str]) -> Iterator[str]:
-    """What lives from the forward to the backward, beside the forward's inputs."""
-    made = {step.out for step in program.forward.steps}
-    made |= {name for name, _ in program.forward.results}
-    yield from sorted(made & set(read))
-
-
-def _needed(steps: Sequence[Step], results: Iterable[str]) -> list[Step]:
-    """Those of the steps that the results depend on, in their order."""
-    needed, found = set(results), []
-    for step in reversed(steps):
-        if step.out in needed:
-            found.append(step)
-            needed |= set(step.args)
-    return found[::-1]
-
-
-def _reads(steps: Sequence[Step], results: Iterable[str]) -> set[str]:
-    """The names that steps and results read, and steps do not make."""
-    own = {step.out for step in steps}
-    weights = {weight for step in steps if (weight := base_weight(step))}
-    return ({a for s in steps for a in s.args} | weights | set(results)) - own
 
 
 def _steps(program: JointProgram) -> Mapping[str, Step]:

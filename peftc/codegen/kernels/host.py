@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peftc.codegen.halves import base_text
 from peftc.codegen.kernels.formulas import TOKENS
-from peftc.codegen.kernels.halves import base_text
 from peftc.codegen.torch_writer import NoSourceError, base_weight, variable
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftc.codegen.halves import halved
 from peftc.codegen.joint_text import joint_text
 from peftc.codegen.kernels.formulas import formulas, values
-from peftc.codegen.kernels.halves import halved
 from peftc.codegen.kernels.host import Host
 from peftc.codegen.kernels.launches import Launch, launch_of
 from peftc.codegen.kernels.parts import Direction, Kernel, outputs
@@ -27,8 +27,8 @@ from peftc.codegen.torch_writer import NoSourceError, variable
 if TYPE_CHECKING:
     from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
+    from peftc.codegen.halves import Halves
     from peftc.codegen.kernels.formulas import Formula
-    from peftc.codegen.kernels.halves import Halves
     from peftc.codegen.kernels.template import Writer
     from peftc.codegen.kernels.work import Kind
     from peftc.expr.joint_program import JointProgram

@@ -24,7 +24,8 @@ class Halves:
     """What both functions are made of.
 
     `back` are the backward's steps and before them the forward's that it does again,
-    of both those that the gradients depend on; `bases` compute the bases' own outputs,
+    of both those that the gradients depend on, and `reads` what these do not make
+    themselves; `bases` compute the bases' own outputs,
     those of them that are read, by name.
     """
 
@@ -34,6 +35,7 @@ class Halves:
     inputs: tuple[str, ...]
     kept: tuple[str, ...]
     saved: tuple[str, ...]
+    reads: frozenset[str]
     gradients: Mapping[str, str]
     bases: Mapping[str, str]
 
@@ -64,6 +66,7 @@ def halved(
         inputs=inputs,
         kept=kept,
         saved=tuple(name for name in (*inputs, *kept) if name in read),
+        reads=frozenset(read),
         gradients=asked,
         bases={y: _base(y, biases) for y in results if _is_read(program, y)},
     )
