@@ -12,10 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftc.codegen.one_step import Apart, hindrance, one_step
+from peftc.codegen.one_step import Apart, forms
 from peftc.codegen.torch_source import accumulated
 from peftc.expr.program import Step
-from peftc.plan.equations import definitions, same_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from peftc.expr.joint_program import JointProgram
     from peftc.expr.program import Input, Program
     from peftc.plan.types import Plan, Rewrite
-    from peftc.syntax.ast import Method
     from peftc.view import Site
 
 
@@ -46,23 +44,9 @@ class Account:
 
 def accounts(plan: Plan, machine: Machine) -> list[Account]:
     """The kinds of sites of a plan, in its order."""
-    methods = definitions(plan)
-    codes = {stored.weight for stored in plan.stores}
-    return [
-        _account(same, _form(same[0], methods, codes, machine), machine)
-        for same in same_shape(plan.rewrites).values()
-        if same[0].programs
-    ]
-
-
-def _form(
-    rewrite: Rewrite,
-    methods: Mapping[str, Method],
-    codes: set[str],
-    machine: Machine,
-) -> JointProgram | Apart:
-    why = hindrance(rewrite, codes)
-    return Apart(why) if why else one_step(rewrite, methods, machine)
+    order = {rewrite.site.key: i for i, rewrite in enumerate(plan.rewrites)}
+    found = sorted(forms(plan, machine), key=lambda pair: order[pair[0][0].site.key])
+    return [_account(*pair, machine) for pair in found if pair[0][0].programs]
 
 
 def _account(

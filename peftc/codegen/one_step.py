@@ -1,7 +1,7 @@
 """Which sites can be one step of autograd, and why others cannot.
 
-In: a planned rewrite and the methods of its plan.  Out: the joint program that the
-site's step is generated from, or `Apart`: why its operations stay apart.
+In: a plan, and the machine to order for.  Out: for each kind of site the joint program
+that its step is generated from, or `Apart`: why its operations stay apart.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from peftc.codegen.torch_source import torch_source
 from peftc.codegen.torch_writer import NoSourceError
 from peftc.expr.derivative import NoDerivativeError
 from peftc.expr.joint import order_jointly
-from peftc.plan.equations import composed, environment
+from peftc.plan.equations import composed, definitions, environment, same_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from peftc.expr.cost import Machine
     from peftc.expr.joint_program import JointProgram
-    from peftc.plan.types import Application, Rewrite
+    from peftc.plan.types import Application, Plan, Rewrite
     from peftc.syntax.ast import Method
 
 
@@ -31,7 +31,21 @@ class Apart:
     why: str
 
 
-def one_step(
+def forms(
+    plan: Plan, machine: Machine
+) -> Iterator[tuple[list[Rewrite], JointProgram | Apart]]:
+    """Sites of equal shape and methods, with what they run as."""
+    methods = definitions(plan)
+    codes = {stored.weight for stored in plan.stores}
+    able: dict[str, list[Rewrite]] = {}
+    for rewrite in plan.rewrites:
+        able.setdefault(_hindrance(rewrite, codes), []).append(rewrite)
+    for why, rewrites in able.items():
+        for same in same_shape(rewrites).values():
+            yield same, Apart(why) if why else _one_step(same[0], methods, machine)
+
+
+def _one_step(
     rewrite: Rewrite, methods: Mapping[str, Method], machine: Machine
 ) -> JointProgram | Apart:
     """The joint program of a site without hindrance, if a step can be generated."""
@@ -47,7 +61,7 @@ def one_step(
     return program
 
 
-def hindrance(rewrite: Rewrite, codes: Collection[str]) -> str:
+def _hindrance(rewrite: Rewrite, codes: Collection[str]) -> str:
     """Why a site cannot be one step whatever its equations say; "" if it can.
 
     `codes` are the weights that are kept in codes.
@@ -71,6 +85,7 @@ def _unknown(
     for one in applications:
         if one.method not in methods:
             return f"the plan does not hold the equations of `{one.method}`"
-        if _unknown(one.wraps, methods):
-            return _unknown(one.wraps, methods)
+        inner = _unknown(one.wraps, methods)
+        if inner:
+            return inner
     return ""

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from peftc.codegen.one_step import Apart, hindrance, one_step
+from peftc.codegen.one_step import Apart, forms
 from peftc.codegen.torch_writer import BASE
 from peftc.expr.cost import Machine
 from peftc.expr.grouped import group, site_names, site_of
-from peftc.plan.equations import definitions, same_shape
 from peftc.rewrite.edit import after, now
 from peftc.rewrite.edit import replace as put
 from peftc.rewrite.function import together
@@ -63,14 +62,12 @@ CPU = Machine(
 
 def joint_programs(plan: Plan) -> Programs:
     """The joint programs of a plan's sites by their keys: one for each kind."""
-    methods, codes = definitions(plan), {stored.weight for stored in plan.stores}
-    able = [r for r in plan.rewrites if not hindrance(r, codes)]
-    found: dict[str, JointProgram] = {}
-    for same in same_shape(able).values():
-        program = one_step(same[0], methods, CPU)
-        if not isinstance(program, Apart):
-            found |= {rewrite.site.key: program for rewrite in same}
-    return found
+    return {
+        rewrite.site.key: program
+        for same, program in forms(plan, CPU)
+        if not isinstance(program, Apart)
+        for rewrite in same
+    }
 
 
 def emit_together(uses: Sequence[Linear], programs: Programs) -> list[Linear]:

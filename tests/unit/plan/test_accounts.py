@@ -42,3 +42,11 @@ def test_what_is_apart_says_why() -> None:
     assert not every["layers.0.gate"].why
     (stored,) = found("quantize(q) + lora(q, r=2)").values()
     assert "codes" in stored.why
+
+
+def test_sites_of_one_size_that_run_otherwise_are_told_apart() -> None:
+    """Of GPT-2 q is rows of a fused weight, and o as large a matrix of its own."""
+    plan = peftc.plan("lora(q, o, r=2)", model("gpt2"))
+    why = {one.sites[0]: one.why for one in accounts(plan, MACHINE)}
+    assert why["layers.0.q"] == "it is some rows of a fused weight"
+    assert why["layers.0.o"] == ""
