@@ -26,13 +26,13 @@ def rewrite_linears(capture: Capture, plan: Plan) -> int:
         %y = linear(%x, W, bias);  %z = program(%x, %y, W, bias, added...);  use(%z)
 
     guards: the site is all rows of its weight.  If the program reads no %y, the linear
-    falls to dead code elimination.  In training, linears of one %x in one module
-    are one node with their programs, where `rewrite.together` can.
+    falls to dead code elimination.  Linears of one %x in one module are one
+    node with their programs, where `rewrite.together` can.
     """
     whole = [
         u for u in uses(capture, plan, LinearAnchor) if u.rewrite.site.rows is None
     ]
-    programs = joint_programs(plan) if capture.together else {}
+    programs = joint_programs(plan, capture)
     done = {id(use) for use in emit_together(whole, programs)}
     for use in whole:
         if id(use) not in done:

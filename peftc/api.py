@@ -42,7 +42,8 @@ def compile(
         backend: what runs the rewritten graph: `eager`, `aot_eager` or `inductor`. In
             training on a CPU linears of one input and their methods are one step of
             autograd, whose forward and backward are planned together; `plain` is
-            `eager` without that, each operation for itself.
+            `eager` without that, each operation for itself.  `triton` runs these steps
+            as generated kernels, on a graphics card.
         more: `inputs` are example arguments of the forward, what is not given is made
             up; `keep_base` keeps the values of weights that a spec stores in codes, in
             the memory of the CPU, so that `remove()` can give them back.

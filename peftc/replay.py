@@ -74,6 +74,8 @@ def _run(folder: Path, stage: str) -> None:
     elif stage == "front end":
         spec = Source("spec.peft", _text(folder, "spec.peft"))
         plan_again(spec, _config(folder))
+    elif stage == "kernel":
+        _run_kernel(folder)
     elif stage in GRAPH_PIPELINE or stage == "memory":
         rewrite_again(_plan(folder), _config(folder))
     else:
@@ -90,6 +92,17 @@ def _facts(folder: Path) -> tuple[str, str]:
     except (ValueError, KeyError, TypeError, RecursionError):
         path = folder / "facts.json"
         raise _unreadable(path, "it tells no stage that crashed") from None
+
+
+def _run_kernel(folder: Path) -> None:
+    from peftc.rewrite import disagreement
+    from peftc.rewrite.checked import Checked
+
+    try:
+        function, tensors = disagreement.read(folder)
+    except (OSError, ValueError, LookupError) as error:
+        raise _unreadable(folder, str(error)) from None
+    Checked(function).check(tensors)
 
 
 def _plan(folder: Path) -> Plan:

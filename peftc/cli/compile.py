@@ -21,14 +21,19 @@ from peftc.cli.options import (
 )
 from peftc.cli.output import check_replaceable, console, say, whole_folder
 from peftc.cli.summary import summary
+from peftc.codegen.accounts import accounts
+from peftc.codegen.regions import regions
 from peftc.codegen.text import torch_text
 from peftc.driver import check, compile_model, read_spec
+from peftc.expr.order import MACHINE
 from peftc.plan.print import plan_text
 from peftc.plan.record import plan_record
 from peftc.syntax.parse import parse
 from peftc.syntax.print import format_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from peftc.plan.types import Plan
     from peftc.runtime.handle import Handle
     from peftc.syntax.source import Source
@@ -73,7 +78,29 @@ def _write(handle: Handle, source: Source, folder: Path) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    _write_kernels(handle, folder / "kernels")
     handle.save(folder)
+
+
+def _write_kernels(handle: Handle, folder: Path) -> None:
+    """The kernels of each kind of fused region, and a table of what they move."""
+    found = regions(handle.plan, handle.captures.readers, MACHINE)
+    folder.mkdir()
+    told = [f"planned for {MACHINE.text()}"]
+    for number, region in enumerate(found, 1):
+        name = f"{number:02}_{region.name}"
+        told.append("\n".join((name, *(f"  {line}" for line in region.lines()))))
+        for way, text in region.texts().items():
+            (folder / f"{name}_{way}.py").write_text(text, encoding="utf-8")
+    text = "\n\n".join((*told, *_apart(handle.plan))) + "\n"
+    (folder / "kernels.txt").write_text(text, encoding="utf-8")
+
+
+def _apart(plan: Plan) -> Iterator[str]:
+    """Sites that are no fused region, and why."""
+    for account in accounts(plan, MACHINE):
+        if account.why:
+            yield f"apart\n  sites {', '.join(account.sites)}\n  {account.why}"
 
 
 def _programs(plan: Plan) -> str:

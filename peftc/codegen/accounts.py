@@ -9,15 +9,17 @@ each value that goes in or out of a direction, once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from peftc.codegen.one_step import Apart, forms
 from peftc.codegen.torch_source import accumulated
+from peftc.codegen.torch_writer import base_weight
+from peftc.expr.grouped import beside, site_names
 from peftc.expr.program import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from peftc.expr.cost import Machine
     from peftc.expr.joint_program import JointProgram
@@ -55,9 +57,19 @@ def _account(
     sites = tuple(rewrite.site.place for rewrite in same)
     if isinstance(form, Apart):
         return Account(sites, form.why, _apart(same[0], machine), None, None)
-    kept = sum(one.bytes for one in form.kept) * machine.batch * machine.tokens
-    forward = _forward(form, same[0].site, machine)
-    return Account(sites, "", forward, _backward(form, same[0].site, machine), kept)
+    return account_of(form, [same[0].site], sites, machine)
+
+
+def account_of(
+    program: JointProgram, at: Sequence[Site], sites: tuple[str, ...], machine: Machine
+) -> Account:
+    """The account of a program that is of one site, or of several that are grouped.
+
+    `at` are its sites in their order, `sites` the places of all that run it.
+    """
+    kept = sum(one.bytes for one in program.kept) * machine.batch * machine.tokens
+    forward = _forward(program, at, machine)
+    return Account(sites, "", forward, _backward(program, at, machine), kept)
 
 
 # --- bytes --------------------------------------------------------------------------
@@ -79,7 +91,10 @@ class _Values:
 
 
 def _values(
-    inputs: Iterable[Input], steps: Iterable[Step], site: Site, machine: Machine
+    inputs: Iterable[Input],
+    steps: Iterable[Step],
+    sites: Sequence[Site],
+    machine: Machine,
 ) -> _Values:
     every: list[Input | Step] = [*inputs, *steps]
     names = [one.out if isinstance(one, Step) else one.name for one in every]
@@ -87,10 +102,12 @@ def _values(
         name: (math.prod(one.shape), one.tokens)
         for name, one in zip(names, every, strict=True)
     }
-    if site.kind == "linear":
-        rows, columns = site.size("out"), site.size("in")
-        own = {"x": (columns, True), "y": (rows, True), "W": (rows * columns, False)}
-        sizes = own | sizes
+    named = zip(sites, *(site_names(n, len(sites)) for n in "yW"), strict=True)
+    for site, y, weight in named:
+        if site.kind == "linear":
+            rows, columns = site.size("out"), site.size("in")
+            own = {y: (rows, True), weight: (rows * columns, False)}
+            sizes = {"x": (columns, True), **own, **sizes}
     return _Values(sizes, machine)
 
 
@@ -101,27 +118,59 @@ def _apart(rewrite: Rewrite, machine: Machine) -> tuple[int, int]:
 
 def _program(program: Program, site: Site, machine: Machine) -> tuple[int, int]:
     """What a program adds to a base, whose products are not counted."""
-    values = _values(program.inputs, program.steps, site, machine)
+    values = _values(program.inputs, program.steps, [site], machine)
     names = [*(one.name for one in program.inputs), program.result]
     return _total(program.bytes, machine), values.bytes(names)
 
 
-def _forward(program: JointProgram, site: Site, machine: Machine) -> tuple[int, int]:
-    values = _values(program.inputs, program.forward.steps, site, machine)
+def by_kernels(
+    account: Account,
+    program: JointProgram,
+    at: Sequence[Site],
+    moved: Mapping[str, Sequence[Sequence[str]]],
+    machine: Machine,
+) -> Account:
+    """The account with what kernels move: what each reads or writes, once.
+
+    Parameters that several blocks of tokens read are counted once: they stay near.
+    """
+    every = (*program.forward.steps, *program.backward.steps)
+    values = _values(program.inputs, every, at, machine)
+    first, then = (sum(map(values.bytes, moved[w])) for w in ("forward", "backward"))
+    least = account.backward[1] if account.backward else 0
+    return replace(account, forward=(first, account.forward[1]), backward=(then, least))
+
+
+def _forward(
+    program: JointProgram, sites: Sequence[Site], machine: Machine
+) -> tuple[int, int]:
+    values = _values(program.inputs, program.forward.steps, sites, machine)
     results = dict(program.forward.results)
     own = {*results, *(f"d{name}" for name in results)}
     given = {one.name for one in program.inputs} - own
-    applied = sum(step.op in ("base", "product") for step in program.forward.steps)
-    applied += any(one.name in results for one in program.inputs)
-    base = values.bytes(("x", "W", "y")) * applied
-    least = values.bytes({"x", "W", *given, *results.values()})
+    weights = {beside("W", y) for y in results}
+    base = sum(map(values.bytes, _bases(program)))
+    least = values.bytes({"x", *weights, *given, *results.values()})
     spared = _spared(program, program.forward.steps, values)
     return _total(program.forward.bytes, machine) + base - spared, least
 
 
-def _backward(program: JointProgram, site: Site, machine: Machine) -> tuple[int, int]:
+def _bases(program: JointProgram) -> Iterator[tuple[str, str, str]]:
+    """What each product with a base's weight reads and writes."""
+    for step in program.forward.steps:
+        if base_weight(step):
+            yield step.args[0], base_weight(step), step.out
+    given = {one.name for one in program.inputs}
+    for y, _ in program.forward.results:
+        if y in given:
+            yield "x", beside("W", y), y
+
+
+def _backward(
+    program: JointProgram, sites: Sequence[Site], machine: Machine
+) -> tuple[int, int]:
     every = (*program.forward.steps, *program.backward.steps)
-    values = _values(program.inputs, every, site, machine)
+    values = _values(program.inputs, every, sites, machine)
     again = {step.out for step in program.forward.steps if step.out in program.again}
     own = {step.out for step in program.backward.steps} | again
     steps = [step for step in every if step.out in own]

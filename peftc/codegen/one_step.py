@@ -32,7 +32,7 @@ class Apart:
 
 
 def forms(
-    plan: Plan, machine: Machine
+    plan: Plan, machine: Machine, training: bool = True
 ) -> Iterator[tuple[list[Rewrite], JointProgram | Apart]]:
     """Sites of equal shape and methods, with what they run as."""
     methods = definitions(plan)
@@ -42,11 +42,12 @@ def forms(
         able.setdefault(_hindrance(rewrite, codes), []).append(rewrite)
     for why, rewrites in able.items():
         for same in same_shape(rewrites).values():
-            yield same, Apart(why) if why else _one_step(same[0], methods, machine)
+            form = Apart(why) if why else _one_step(same[0], methods, machine, training)
+            yield same, form
 
 
 def _one_step(
-    rewrite: Rewrite, methods: Mapping[str, Method], machine: Machine
+    rewrite: Rewrite, methods: Mapping[str, Method], machine: Machine, training: bool
 ) -> JointProgram | Apart:
     """The joint program of a site without hindrance, if a step can be generated."""
     unknown = _unknown(rewrite.applications, methods)
@@ -54,7 +55,7 @@ def _one_step(
         return Apart(unknown)
     whole, env = composed(rewrite, methods), environment(rewrite)
     try:
-        program = order_jointly(whole, env, bool(rewrite.site.bias), machine)
+        program = order_jointly(whole, env, bool(rewrite.site.bias), machine, training)
         torch_source(program, [name for name, _ in program.backward.results])
     except (NoDerivativeError, NoSourceError) as error:
         return Apart(str(error))

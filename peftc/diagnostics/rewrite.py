@@ -373,3 +373,50 @@ class GradientsOnce(Diagnostic):
     title: ClassVar[str] = "gradients of gradients are not at hand"
     label: ClassVar[str] = "a site does not keep what it read"
     help: ClassVar[str] = 'compile with `backend="plain"`'
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelsOnCpu(Diagnostic):
+    """Generated kernels were asked for where there is no graphics card.
+
+    `backend="triton"` runs sites as generated Triton kernels.  They need tensors on a
+    card.  For a trial without one they run in Triton's interpreter, very slowly, where
+    `TRITON_INTERPRET=1` stands in the environment before Python starts.
+
+    Example: `peftc.compile(model, "lora(q)", backend="triton")` with a model on a CPU.
+
+    Fix: `model.to("cuda")`, or another backend: `eager` is planned for CPUs.
+    """
+
+    code: ClassVar[str] = "PEFT447"
+    title: ClassVar[str] = "generated kernels need a graphics card"
+    label: ClassVar[str] = "`{site}` is on `{device}`"
+    help: ClassVar[str] = 'move the model to "cuda", or compile with `backend="eager"`'
+    exit_code: ClassVar[int] = 5
+    site: str
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelRefused(Diagnostic):
+    """A generated kernel gave something else than torch, or failed; torch is used.
+
+    Every kernel is compared with torch at its first call of each kind: a device, types,
+    layouts, and about as many tokens.  One that is farther from the same computation in
+    a wider type than torch is does not run again for such calls in this process.
+    Results are those of torch; they only take longer.
+
+    The folder holds the kernel's plan, the kernel and what it was called with: please
+    report it.
+
+    Fix: `peftc replay FOLDER` tells whether it still is so, for example after an update
+    of Triton.
+    """
+
+    code: ClassVar[str] = "PEFT448"
+    title: ClassVar[str] = "a generated kernel is not used"
+    label: ClassVar[str] = "{kernel}: {problem}"
+    help: ClassVar[str] = "torch does its work; `peftc replay {folder}` shows it again"
+    kernel: str
+    problem: str
+    folder: str

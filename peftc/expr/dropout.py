@@ -1,4 +1,4 @@
-"""Expressions as they are in training, with dropout as products with masks.
+"""Expressions as they are in training, with dropout as products with masks, or outside.
 
 In: concrete expressions.  Out: the same without `drop` and `training`, and the masks.
 A mask is a given value, zero with probability p and 1 / (1 - p) else, so that forward
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from peftc.expr import ir
 from peftc.expr.elementwise_derivatives import times
+from peftc.expr.functions import OUTSIDE_TRAINING
 from peftc.expr.ir import Call, Leaf, Node
 
 if TYPE_CHECKING:
@@ -42,6 +43,18 @@ def in_training(roots: Sequence[Node]) -> tuple[tuple[Node, ...], tuple[Mask, ..
     values = tuple(new[root] for root in roots)
     read = set(ir.walk(*values))
     return values, tuple(mask for mask in masks if mask.leaf in read)
+
+
+def in_evaluation(roots: Sequence[Node]) -> tuple[Node, ...]:
+    """The roots outside of training; what has no gradient still has none."""
+    new: dict[Node, Node] = {}
+    for node in ir.walk(*roots):
+        operands = [new[operand] for operand in node.operands]
+        if isinstance(node, Call) and node.fn in ("drop", "training"):
+            new[node] = operands[OUTSIDE_TRAINING[node.fn]]
+        else:
+            new[node] = ir.rebuild(node, operands)
+    return tuple(new[root] for root in roots)
 
 
 def _mask(node: Call, before: int) -> Mask:

@@ -24,7 +24,7 @@ from peftc.expr import ir
 from peftc.expr.base import BaseLinear
 from peftc.expr.cost import Machine, Measure, has_tokens
 from peftc.expr.derivative import adjoints, is_zero, sums_of_slopes
-from peftc.expr.dropout import Mask, in_training
+from peftc.expr.dropout import Mask, in_evaluation, in_training
 from peftc.expr.ir import Add, Call, Leaf, Map, Node, View
 from peftc.expr.lower_joint import lower_joint
 from peftc.expr.normal import concrete
@@ -52,9 +52,15 @@ class StoredSumError(Exception):
 
 
 def order_jointly(
-    composed: Composed, env: Mapping[str, int], biased: bool, machine: Machine = MACHINE
+    composed: Composed,
+    env: Mapping[str, int],
+    biased: bool,
+    machine: Machine = MACHINE,
+    training: bool = True,
 ) -> JointProgram:
     """The joint program of all that a site's equations replace.
+
+    Outside of `training` nothing is dropped, and there still are gradients.
 
     Raises:
         NotWhole: if a size is no positive whole number where names have these values.
@@ -62,7 +68,8 @@ def order_jointly(
     """
     names = tuple(composed.outputs)
     linear = BaseLinear.at(env, biased) if composed.kind == "linear" else None
-    return _ordered(names, tuple(composed.outputs.values()), env, linear, machine)
+    outputs = tuple(composed.outputs.values())
+    return _ordered(names, outputs, env, linear, machine, training)
 
 
 def order_losses(
@@ -71,7 +78,7 @@ def order_losses(
     """The joint program of the terms of the loss, `loss` and `loss#2`; None if none."""
     count = len(composed.losses)
     names = tuple(f"loss#{i}" if i > 1 else "loss" for i in range(1, count + 1))
-    return _ordered(names, composed.losses, env, None, machine) if count else None
+    return _ordered(names, composed.losses, env, None, machine, True) if count else None
 
 
 def _ordered(
@@ -80,8 +87,10 @@ def _ordered(
     env: Mapping[str, int],
     linear: BaseLinear | None,
     machine: Machine,
+    training: bool,
 ) -> JointProgram:
-    values, masks = in_training(concrete(outputs, env)[0])
+    exact = concrete(outputs, env)[0]
+    values, masks = in_training(exact) if training else (in_evaluation(exact), ())
     planner = Planner(Measure(machine), linear)
     normal = tuple(planner.with_base(list(values)))
     return _cheapest(Site(names, normal, masks, linear, machine))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from peftc.rewrite.function import Together
+    from peftc.rewrite.step import Together
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Recomputed:
     @property
     def __name__(self) -> str:
         """For printed graphs."""
-        return "together"
+        return self.step.__name__
 
     def __call__(self, *given: Any) -> tuple[Tensor, ...]:
         """The values that the program replaces."""

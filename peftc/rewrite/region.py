@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from peftc.rewrite.function import Together
 from peftc.rewrite.insert import Inserter
 from peftc.rewrite.linear import PURE
 from peftc.rewrite.recomputed import Recomputed
+from peftc.rewrite.step import Together
 from peftc.sites import ops
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 In: the uses of linear sites.  Out: those that were given a node; the others have to be
 computed in the ordinary way: their weight is stored turned or in codes, tokens are told
-apart, or a function has no derivative.
+apart, or a function has no derivative.  A step runs lines of torch, or kernels; where
+there are no kernels for it, torch.
 
 Sites that read one activation in one module (q, k and v; gate and up) are one node: the
 gradient of what they share is accumulated in it.
@@ -19,15 +20,21 @@ import torch
 import torch.nn.functional as F
 
 from peftc.codegen.one_step import Apart, forms
-from peftc.codegen.torch_writer import BASE
+from peftc.codegen.torch_writer import BASE, NoSourceError
+from peftc.diagnostics.core import fail
+from peftc.diagnostics.rewrite import KernelsOnCpu
 from peftc.expr.cost import Machine
 from peftc.expr.grouped import group, site_names, site_of
+from peftc.expr.order import MACHINE
 from peftc.rewrite.edit import after, now
 from peftc.rewrite.edit import replace as put
-from peftc.rewrite.function import together
 from peftc.rewrite.insert import BOTH, Inserter, example
+from peftc.rewrite.kernel_step import launched
+from peftc.rewrite.launch import is_interpreted
 from peftc.rewrite.linear import weight
-from peftc.sites.anchors import Edit
+from peftc.rewrite.torch_step import together
+from peftc.rewrite.uses import uses
+from peftc.sites.anchors import Edit, LinearAnchor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,17 +43,15 @@ if TYPE_CHECKING:
 
     from peftc.expr.joint_program import JointProgram
     from peftc.plan.types import Plan
-    from peftc.rewrite.function import Together
+    from peftc.rewrite.step import Together
     from peftc.rewrite.uses import Use
-    from peftc.sites.anchors import LinearAnchor
+    from peftc.sites.anchors import Capture, Steps
 
     Linear: TypeAlias = Use[LinearAnchor]
     Types: TypeAlias = tuple[torch.dtype, torch.dtype]
 
-Programs: TypeAlias = "Mapping[str, JointProgram]"
-"""By site; a site that has none is computed in the ordinary way."""
-
-DEVICE = "cpu"
+Programs: TypeAlias = "Mapping[tuple[str, bool], JointProgram]"
+"""By site, in training and outside; what has none is computed in the ordinary way."""
 
 CPU = Machine(
     matrix=9e10,
@@ -58,39 +63,57 @@ CPU = Machine(
     tokens=128,
 )
 """One core, as measured with matrices of a few hundred columns."""
+MACHINES = {"torch": CPU, "kernels": MACHINE}
+MODES: Mapping[str, tuple[bool, ...]] = {"torch": (True,), "kernels": (True, False)}
+"""Torch's steps give what separate operations give only up to rounding, which is
+accepted where gradients are computed; kernels are asked for to be used."""
 
 
-def joint_programs(plan: Plan) -> Programs:
+def joint_programs(plan: Plan, capture: Capture) -> Programs:
     """The joint programs of a plan's sites by their keys: one for each kind."""
+    steps, modes = capture.steps, {*capture.training.values()}
     return {
-        rewrite.site.key: program
-        for same, program in forms(plan, CPU)
+        (rewrite.site.key, training): program
+        for training in modes.intersection(MODES.get(steps, ()))
+        for same, program in forms(plan, MACHINES[steps], training)
         if not isinstance(program, Apart)
         for rewrite in same
     }
 
 
-def emit_together(uses: Sequence[Linear], programs: Programs) -> list[Linear]:
+def readers(capture: Capture, plan: Plan) -> list[tuple[str, ...]]:
+    """The keys of linears, those that are one node if each can be, in their order."""
+    found: dict[tuple[fx.Node, str], list[str]] = {}
+    for use in sorted(uses(capture, plan, LinearAnchor), key=lambda u: u.anchor.call):
+        found.setdefault((use.anchor.x, _module(use)), []).append(use.key)
+    return [tuple(dict.fromkeys(keys)) for keys in found.values()]
+
+
+def emit_together(given: Sequence[Linear], programs: Programs) -> list[Linear]:
     """Insert nodes for those of the uses that can be one step; returns these."""
     done: list[Linear] = []
-    for (_, _, types), same in _groups(uses, programs).items():
-        _emit(same, [programs[use.key] for use in same], types)
+    for (_, _, types), same in _groups(given, programs).items():
+        _emit(same, [programs[_key(use)] for use in same], types)
         done += same
     return done
 
 
 def _groups(
-    uses: Sequence[Linear], programs: Programs
+    given: Sequence[Linear], programs: Programs
 ) -> dict[tuple[fx.Node, str, Types], list[Linear]]:
     """Uses that are one node, in the order of the graph."""
     found: dict[tuple[fx.Node, str, Types], list[Linear]] = {}
-    for use in sorted(uses, key=lambda use: use.anchor.call):
-        program = programs.get(use.key)
+    for use in sorted(given, key=lambda use: use.anchor.call):
+        program = programs.get(_key(use))
         types = _types(use, program) if program and _is_plain(use) else None
         if types is not None:
             key = now(use.capture, use.anchor.x), _module(use), types
             found.setdefault(key, []).append(use)
     return found
+
+
+def _key(use: Linear) -> tuple[str, bool]:
+    return use.key, use.capture.training.get(use.key, False)
 
 
 def _module(use: Linear) -> str:
@@ -103,8 +126,7 @@ def _is_plain(use: Linear) -> bool:
     """Whether the output is that of one call on the weight as it is stored."""
     anchor = use.anchor
     return (
-        use.capture.training.get(use.key, False)
-        and anchor.call.target in (F.linear, torch.addmm)
+        anchor.call.target in (F.linear, torch.addmm)
         and anchor.weight in anchor.call.args
         and anchor.bias in (None, *anchor.call.args)
         and anchor.rows is None
@@ -115,17 +137,31 @@ def _is_plain(use: Linear) -> bool:
 
 
 def _types(use: Linear, program: JointProgram) -> Types | None:
-    """The types of the base and of the added tensors; None if there are more, or not on
-    a CPU, or where something else decides."""
+    """The types of the base and of the added tensors; None if there are more, or on
+    another device than is planned for, or where something else decides."""
     base = [use.anchor.x, use.anchor.weight, use.anchor.bias]
     own = [one.name for one in program.inputs if one.name not in BASE]
     read = _kinds([node for node in base if node is not None])
     added = _kinds([use.tensor(name) for name in own]) or read
-    if len(read) != 1 or len(added) != 1 or _inserter([use]).is_autocast(DEVICE):
+    if len(read) != 1 or len(added) != 1:
         return None
     ((dtype, device),), ((other, where),) = read, added
+    if device != where or not _is_planned_for(use, device):
+        return None
     floating = dtype.is_floating_point and other.is_floating_point
-    return (dtype, other) if floating and device == where == DEVICE else None
+    return (dtype, other) if floating else None
+
+
+def _is_planned_for(use: Linear, device: str) -> bool:
+    """Whether a step can be on this device.
+
+    Raises:
+        PeftcError: if kernels were asked for, and it is a CPU.
+    """
+    if use.capture.steps == "kernels" and device == "cpu" and not is_interpreted():
+        raise fail(KernelsOnCpu(site=use.rewrite.site.place, device=device))
+    known = device == "cpu" or use.capture.steps == "kernels"
+    return known and not _inserter([use]).is_autocast(device)
 
 
 def _kinds(nodes: Sequence[fx.Node]) -> set[tuple[torch.dtype, str]]:
@@ -133,39 +169,44 @@ def _kinds(nodes: Sequence[fx.Node]) -> set[tuple[torch.dtype, str]]:
     return {(value.dtype, value.device.type) for value in values}
 
 
-def _inserter(uses: Sequence[Linear]) -> Inserter:
+def _inserter(same: Sequence[Linear]) -> Inserter:
     """Where a node for these uses stands: all that they read is there before."""
-    first = uses[0]
+    first = same[0]
     at = first.inserter(after(first.anchor.y), first.anchor.call)
-    return replace(at, site=BOTH.join(use.key for use in uses))
+    return replace(at, site=BOTH.join(use.key for use in same))
 
 
 def _emit(
-    uses: Sequence[Linear], programs: Sequence[JointProgram], types: Types
+    same: Sequence[Linear], programs: Sequence[JointProgram], types: Types
 ) -> None:
     base, added = types
-    biased = tuple(use.anchor.bias is not None for use in uses)
-    function = _function(tuple(programs), biased, str(added) if base != added else "")
-    at = _inserter(uses)
-    made = at.put(function, *(_operand(name, uses, at) for name in function.inputs))
-    for number, use in enumerate(uses):
-        new = at.put(operator.getitem, made, number) if len(uses) > 1 else made
+    biased = tuple(use.anchor.bias is not None for use in same)
+    wide = str(added) if base != added else ""
+    function = _function(tuple(programs), biased, wide, same[0].capture.steps)
+    at = _inserter(same)
+    made = at.put(function, *(_operand(name, same, at) for name in function.inputs))
+    for number, use in enumerate(same):
+        new = at.put(operator.getitem, made, number) if len(same) > 1 else made
         put(use.capture, Edit((use.key,), ("y",), use.anchor.y, new))
 
 
 @lru_cache(maxsize=256)
 def _function(
-    programs: tuple[JointProgram, ...], biased: tuple[bool, ...], wide: str
+    programs: tuple[JointProgram, ...], biased: tuple[bool, ...], wide: str, by: Steps
 ) -> Together:
     names = site_names("bias", len(programs))
     biases = frozenset(name for name, has in zip(names, biased, strict=True) if has)
-    return together(group(programs), biases, wide)
+    whole = group(programs)
+    try:
+        return (launched if by == "kernels" else together)(whole, biases, wide)
+    except NoSourceError:
+        return together(whole, biases, wide)
 
 
-def _operand(name: str, uses: Sequence[Linear], at: Inserter) -> fx.Node:
+def _operand(name: str, same: Sequence[Linear], at: Inserter) -> fx.Node:
     """What the function's input of this name is in the graph."""
     own, number = site_of(name)
-    use = uses[number - 1]
+    use = same[number - 1]
     match own:
         case "x":
             return now(use.capture, use.anchor.x)

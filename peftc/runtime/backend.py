@@ -24,6 +24,7 @@ from peftc.diagnostics.runtime import ModuleReplaced
 from peftc.rewrite.check import check_located
 from peftc.rewrite.inputs import NUMBERS
 from peftc.rewrite.print import graph_text
+from peftc.rewrite.together import readers
 from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
 from peftc.runtime.names import CHILD
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from peftc.plan.types import Plan
     from peftc.runtime.recipe import Captures, Recipe
+    from peftc.sites.anchors import Steps
     from peftc.view import Site
 
 Code: TypeAlias = Callable[..., Any]
@@ -65,13 +67,18 @@ def _inductor(gm: fx.GraphModule, inputs: Sequence[Any]) -> Code:
 
 PLAIN = "plain"
 """Eager, every site as separate operations whose backward is autograd's."""
+KERNELS = "triton"
+"""Eager, sites as generated kernels."""
 
 RUNNERS: dict[str, Runner] = {
     "eager": _eager,
     PLAIN: _eager,
+    KERNELS: _eager,
     "aot_eager": _behind("aot_eager"),
     "inductor": _inductor,
 }
+STEPS: dict[str, Steps] = {PLAIN: "", KERNELS: "kernels"}
+"""What sites are one step by; torch, where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,9 @@ class Backend:
         binding = read(gm.graph, (self.layout,), _named(model))
         erase(gm)
         regions = checkpoint.inline(gm)
-        self._rewrite(gm.graph, binding, ties(model))
-        self.captures.add(graph_text(gm.graph, _names(binding)))
+        capture = self._rewrite(gm.graph, binding, ties(model))
+        text = graph_text(gm.graph, _names(binding))
+        self.captures.add(text, readers(capture, self.recipe.plan))
         checkpoint.outline(gm, regions, eager=RUNNERS[self.recipe.backend] is _eager)
         gm.graph.lint()
         gm.recompile()
@@ -105,7 +113,7 @@ class Backend:
         assert model is not None, "Dynamo captures the forward of a living model"
         return model
 
-    def _rewrite(self, graph: fx.Graph, binding: Binding, tied: Ties) -> None:
+    def _rewrite(self, graph: fx.Graph, binding: Binding, tied: Ties) -> Capture:
         """Run the graph passes on the bound sites that the graph uses.
 
         A site that is used but not bound, because its owner is no part of the entry's
@@ -121,10 +129,11 @@ class Backend:
         used = {path: node for node, path in binding.base.items()}
         check_located(plan, located, used, found)
         inputs = (binding.tensors, binding.training, binding.base)
-        planned = self.recipe.backend != PLAIN
-        eager = planned and RUNNERS[self.recipe.backend] is _eager
-        capture = Capture(graph, located, *inputs, together=planned, recompute=eager)
+        steps = STEPS.get(self.recipe.backend, "torch")
+        eager = bool(steps) and RUNNERS[self.recipe.backend] is _eager
+        capture = Capture(graph, located, *inputs, steps=steps, recompute=eager)
         self.recipe.manager.rewrite(capture, plan)
+        return capture
 
 
 def _is_bound(site: Site, binding: Binding) -> bool:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 
-from peftc.runtime.backend import RUNNERS
+from peftc.rewrite.launch import is_interpreted
+from peftc.runtime.backend import KERNELS, RUNNERS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,10 +94,12 @@ def _compilers() -> Iterator[Finding]:
 def _run(compile: Compile, backend: str) -> Finding:
     """A small model is compiled and trained for a step; verified if run eagerly, as
     what is promised does not depend on what runs the graph."""
-    model = _model()
+    device = _device(backend)
+    if device is None:
+        return Finding("runs", backend, "absent", "kernels need a graphics card")
     try:
-        tuned = compile(model, backend)
-        ids = torch.arange(2, 18).view(2, 8)
+        tuned = compile(_model().to(device), backend)
+        ids = torch.arange(2, 18, device=device).view(2, 8)
         tuned(input_ids=ids, labels=ids).loss.backward()
         checks = tuned.peftc.verify() if backend == EAGER else ()
     except Exception as error:
@@ -108,6 +111,13 @@ def _run(compile: Compile, backend: str) -> Finding:
         return Finding("runs", backend, "failed", f"not verified: {failed[0]}")
     verified = ", verified" * bool(checks)
     return Finding("runs", backend, "ok", f"compiled, trained for a step{verified}")
+
+
+def _device(backend: str) -> str | None:
+    """Where a backend is tried; None if there is no such device."""
+    if backend != KERNELS or is_interpreted():
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else None
 
 
 def _model() -> Any:

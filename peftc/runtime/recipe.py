@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from peftc.pipeline import Manager, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from peftc.plan.types import Plan
     from peftc.runtime.backend import Code
@@ -62,17 +62,22 @@ def _recipe(
 
 
 class Captures:
-    """How often a model was captured, and the last rewritten graphs as text."""
+    """How often a model was captured, and the last rewritten graphs as text.
+
+    `readers` are the keys of the last graph's linears, by the activation they read.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.readers: tuple[tuple[str, ...], ...] = ()
         self._texts: deque[str] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
 
-    def add(self, text: str) -> None:
-        """Note one rewritten graph."""
+    def add(self, text: str, readers: Iterable[tuple[str, ...]] = ()) -> None:
+        """Note one rewritten graph, and which of its linears read one activation."""
         with self._lock:
             self.count += 1
+            self.readers = tuple(readers)
             self._texts.append(text)
 
     @property

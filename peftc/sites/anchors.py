@@ -161,6 +161,9 @@ class Edit:
     reader: fx.Node | None = None
 
 
+Steps: TypeAlias = Literal["", "torch", "kernels"]
+
+
 @dataclass(frozen=True)
 class Capture:
     """One captured forward, bound to the model: what fx passes work on.
@@ -177,8 +180,8 @@ class Capture:
     training: Mapping[str, bool]
     base: Mapping[fx.Node, str] = field(default_factory=dict)
     """The base's parameters: their placeholders and paths."""
-    together: bool = False
-    """Whether a site's linear and its program are to be one step of autograd."""
+    steps: Steps = ""
+    """What a site's linear and its program are to be one step of autograd by, if so."""
     recompute: bool = False
     """Whether such steps are to compute again what they read; compilers that see the
     backward decide that themselves."""

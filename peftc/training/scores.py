@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from peftc.rewrite.function import twice
+from peftc.rewrite.step import twice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

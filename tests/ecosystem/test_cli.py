@@ -109,12 +109,15 @@ def test_compile_writes_an_artefact_one_can_read(artefact: Path) -> None:
         "plan.json",
         "graph.txt",
         "programs.py",
+        "kernels",
         "adapter.safetensors",
     }
     graph = (artefact / "graph.txt").read_text()
     assert "model.layers.0.self_attn.q_proj:q.lora.A" in graph
     assert (artefact / "spec.peft").read_text() == "lora(q, v, r=2)\n"
     compile((artefact / "programs.py").read_text(), "programs.py", "exec")
+    for path in (artefact / "kernels").glob("*.py"):
+        compile(path.read_text(), path.name, "exec")
 
 
 def test_compile_says_what_graph_passes_made(tmp_path: Path) -> None:

@@ -44,6 +44,33 @@ def test_a_spec_fits_the_example_model(path: Path) -> None:
     assert plan.trainable > 0
 
 
+WRITTEN = {
+    "lora": ("q_v",),
+    "adapters": ("o",),
+    "quickstart": ("q_k_v", "o", "down", "up", "down", "head"),
+    "prefix": (),
+    "qlora": (),
+}
+"""Specs, and their fused regions; sites at other places, and weights in codes, are
+apart."""
+
+
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_kernels_of_every_fused_region_are_written(name: str, tmp_path: Path) -> None:
+    spec, base = SPECS[0].with_stem(name), str(quickstart.BASE)
+    done = peftc_command("compile", str(spec), base, "-o", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "out" / "kernels"
+    told = (folder / "kernels.txt").read_text(encoding="utf-8")
+    names = [f"{i:02}_{roles}" for i, roles in enumerate(WRITTEN[name], 1)]
+    ways = ("backward.py", "forward.py")
+    files = [f"{one}_{way}" for one in names for way in ways]
+    assert sorted(path.name for path in folder.iterdir()) == [*files, "kernels.txt"]
+    assert told.count("\n  forward ") == told.count("\n  backward ") == len(names)
+    assert "no kernels" not in told
+    assert ("\napart\n" in told) == (name in {"adapters", "prefix", "qlora"})
+
+
 @pytest.mark.usefixtures("short")
 def test_the_quickstart_passes_its_own_checks(
     capsys: pytest.CaptureFixture[str],

@@ -146,6 +146,8 @@ ELSEWHERE = {
     "test_scores_of_zeros_are_not_compared",
     "PEFT660": "tests/ecosystem/test_cli.py::"
     "test_what_peftc_did_not_write_is_not_replaced",
+    "PEFT447": "tests/kernels/test_backend.py::test_without_a_card_it_is_said",
+    "PEFT448": "tests/kernels/test_backend.py::test_a_faulty_kernel_is_refused",
     "PEFT661": "tests/ecosystem/test_cli.py::test_explain_knows_codes_and_methods",
     "PEFT662": "tests/ecosystem/test_cli.py::test_generate_needs_a_tokenizer",
     "PEFT663": "tests/ecosystem/test_cli.py::test_fmt_is_canonical_and_checks",

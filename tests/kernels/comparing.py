@@ -22,7 +22,7 @@ from peftc.expr.joint import order_jointly
 from peftc.expr.joint_program import Drawn
 from peftc.expr.normal import concrete
 from peftc.rewrite import launch
-from peftc.rewrite.kernel_function import KernelFunction
+from peftc.rewrite.kernel_step import KernelStep
 from tests.equations import Stack, stack
 from tests.library import small_sites
 from tests.numerics.test_joint import slanted, with_places
@@ -70,7 +70,7 @@ def compare(methods: Stack, biased: bool, dtype: torch.dtype = torch.float32) ->
     launch.draw = fixed
     try:
         program = order_jointly(methods.composed(biased), methods.env, biased)
-        made = KernelFunction(program, frozenset(("bias",) * biased))
+        made = KernelStep(program, frozenset(("bias",) * biased))
     except (NoDerivativeError, NoSourceError):
         return False
     for batch, tokens in SHAPES:
@@ -79,7 +79,7 @@ def compare(methods: Stack, biased: bool, dtype: torch.dtype = torch.float32) ->
 
 
 def _compare(
-    made: KernelFunction, methods: Stack, env: Mapping[str, int], dtype: torch.dtype
+    made: KernelStep, methods: Stack, env: Mapping[str, int], dtype: torch.dtype
 ) -> None:
     biased = "bias" in made.biases
     composed = methods.composed(biased)
@@ -119,7 +119,7 @@ def together(names: Sequence[str], dtype: torch.dtype) -> None:
     sites = [stack([name]) for name in names]
     programs = [order_jointly(s.composed(True), s.env, True) for s in sites]
     biases = frozenset(site_names("bias", len(sites)))
-    made = KernelFunction(group(programs), biases)
+    made = KernelStep(group(programs), biases)
     own = [_tensors(site, dtype) for site in sites]
     own = [{**tensors, "x": own[0]["x"]} for tensors in own]
     x = own[0]["x"].clone().requires_grad_()

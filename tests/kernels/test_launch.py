@@ -11,7 +11,7 @@ from peftc.codegen.kernels.tiles import MAPS
 from peftc.diagnostics.core import PeftcError
 from peftc.expr.functions import ELEMENTWISE
 from peftc.rewrite import launch
-from peftc.rewrite.kernel_function import KernelFunction
+from peftc.rewrite.kernel_step import KernelStep
 from tests.golden.test_joint import planned
 
 
@@ -19,7 +19,7 @@ def test_without_triton_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     program = planned("ia3")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(PeftcError, match=r"peftc\[gpu\]"):
-        KernelFunction(program, frozenset())
+        KernelStep(program, frozenset())
 
 
 def test_every_function_has_a_form() -> None:

@@ -18,7 +18,7 @@ from peftc.expr.evaluate import evaluate
 from peftc.expr.grouped import group, site_names
 from peftc.expr.joint import order_jointly
 from peftc.expr.normal import concrete
-from peftc.rewrite.function import together
+from peftc.rewrite.torch_step import together
 from tests.equations import CASES, Stack, stack
 from tests.library import clauses, small_sites
 from tests.numerics.test_joint import STACKS, TOLERANCE, slanted, with_places
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from peftc.rewrite.function import Together
+    from peftc.rewrite.torch_step import TorchStep
 
 SEED = 5
 
@@ -40,7 +40,7 @@ tokens of a sample tells tokens apart."""
 Run: TypeAlias = "Callable[[Mapping[str, Tensor]], Tensor]"
 
 
-def function(methods: Stack, biased: bool) -> Together | None:
+def function(methods: Stack, biased: bool) -> TorchStep | None:
     try:
         program = order_jointly(methods.composed(biased), methods.env, biased)
         return together(program, frozenset(("bias",) * biased))

@@ -22,10 +22,18 @@ from peftc.codegen.kernels.launches import Launch, launch_of
 from peftc.codegen.kernels.parts import Direction, Kernel, outputs
 from peftc.codegen.kernels.spaces import Spaces
 from peftc.codegen.kernels.template import SEED, Surroundings, kernel_text
-from peftc.codegen.torch_writer import NoSourceError, variable
+from peftc.codegen.torch_writer import NoSourceError, base_weight, variable
+from peftc.expr.grouped import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+    from collections.abc import (
+        Collection,
+        Container,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from peftc.codegen.halves import Halves
     from peftc.codegen.kernels.formulas import Formula
@@ -58,6 +66,8 @@ class KernelSource:
     gradients: tuple[str, ...]
     launches: Mapping[str, Launch]
     """By the kernel's name."""
+    moved: Mapping[str, tuple[tuple[str, ...], ...]]
+    """By direction: what each part reads or writes, kernels and lines of torch."""
 
 
 def kernel_source(
@@ -76,18 +86,24 @@ def kernel_source(
     front, rear = _Half(program, halves, biases), _Half(program, halves, biases)
     forward = front.forward(program.forward.steps)
     backward = rear.backward(halves.back)
-    drawn = (SEED,) * rear.draws
+    masks, drawn = (SEED,) * bool(program.masks), (SEED,) * rear.draws
     head = "".join(f"# {line}\n" for line in joint_text(program).splitlines())
     return KernelSource(
         f"{head}\n{IMPORTS}\n\n{forward}",
         f"{head}\n{IMPORTS}\n\n{backward}",
         halves.inputs,
         tuple(halves.results),
-        (*halves.kept, *drawn),
+        (*halves.kept, *masks),
         (*halves.saved, *drawn),
         tuple(halves.gradients),
         {**front.launches, **rear.launches},
+        {"forward": (*_bases(halves), *front.moved), "backward": tuple(rear.moved)},
     )
+
+
+def _bases(halves: Halves) -> Iterator[tuple[str, ...]]:
+    """What the bases' own linears read and write."""
+    return (("x", beside("W", y), y) for y in halves.bases)
 
 
 class _Half:
@@ -109,15 +125,16 @@ class _Half:
         self.lines: list[str] = []
         self.texts: list[str] = []
         self.draws = False
+        self.moved: list[tuple[str, ...]] = []
 
     def forward(self, steps: Sequence[Step]) -> str:
         """The module of the forward."""
         halves = self.halves
         bases = [f"{variable(y)} = {text}" for y, text in halves.bases.items()]
         given, found = [*halves.inputs, *halves.bases], tuple(halves.results.values())
-        kept = (*halves.kept, *((SEED,) if self._draws_again() else ()))
+        kept = (*halves.kept, *((SEED,) if self.masks else ()))
         self._write("forward", "x", steps, given, (*found, *halves.kept))
-        draw = [f"{SEED} = draw(x)"] if self.draws or SEED in kept else []
+        draw = [f"{SEED} = draw(x)"] if self.masks else []
         self.lines = [*bases, *draw, *self.lines]
         return self._module("forward", halves.inputs, (*found, *kept))
 
@@ -128,12 +145,6 @@ class _Half:
         self._write("backward", halves.adjoints[0], steps, given, found)
         drawn = (SEED,) * self.draws
         return self._module("backward", (*given, *drawn), found)
-
-    def _draws_again(self) -> bool:
-        """Whether the backward draws masks: what names them is what it reads."""
-        return any(
-            name in self.masks for step in self.halves.back for name in step.args
-        )
 
     # --- the function -----------------------------------------------------------------
 
@@ -175,6 +186,9 @@ class _Half:
         }
 
     def _host(self, formula: Formula, host: Host, read: Container[str]) -> None:
+        weight = base_weight(formula.step)
+        reads = dict.fromkeys((*formula.step.args, *((weight,) if weight else ())))
+        self.moved.append((*reads, formula.name))
         text = host.text(formula)
         if formula.name in read and not host.is_contiguous(formula):
             text = f"({text}).contiguous()"
@@ -193,6 +207,7 @@ class _Half:
     def _kernel(self, kernel: Kernel, text: str, writer: Writer, like: str) -> None:
         name = writer.name
         self.texts.append(text)
+        self.moved.append(tuple(n for n in writer.pointers if n != SEED))
         self.launches[name] = launch_of(kernel, writer)
         is_column = kernel.template == "column"
         if is_column:

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import peftc
 from peftc.diagnostics.core import PeftcError
-from peftc.rewrite.function import twice
+from peftc.rewrite.step import twice
 from peftc.training import Run
 from tests.models import model, randomise, tokens
 

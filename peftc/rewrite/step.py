@@ -2,28 +2,19 @@
 
 In: a `JointProgram`, of one site or of several that are grouped.  Out: a `Together`,
 called with the activation, the bases' weights and the added tensors; forward and
-backward are the generated functions of `codegen.torch_source`, and autograd keeps what
-these say and nothing else.
-
-Gradients of gradients are those of the same functions, run once more on what has a
-gradient.  The activation is needed for that, and not always kept: `twice` keeps it.
+backward are generated functions, and autograd keeps what these say and nothing else.
+`rewrite.torch_step` and `rewrite.kernel_step` say what the functions are.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
-import torch.nn.functional as F
-
-from peftc.codegen.torch_source import Source, torch_source
-from peftc.diagnostics.core import fail
-from peftc.diagnostics.rewrite import GradientsOnce
-from peftc.expr.evaluate import MAPS, apply_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,14 +23,18 @@ if TYPE_CHECKING:
 
     from peftc.expr.joint_program import JointProgram
 
-    Values = Sequence[Tensor | None]
+Values: TypeAlias = "Sequence[Tensor | None]"
+Run: TypeAlias = "Callable[..., tuple[Tensor, ...]]"
 
 _TWICE: ContextVar[bool] = ContextVar("twice", default=False)
 
 
 @contextmanager
 def twice() -> Iterator[None]:
-    """Let gradients of what is computed meanwhile have gradients themselves."""
+    """Let gradients of what is computed meanwhile have gradients themselves.
+
+    The activation is needed for that, and not always kept: here it is.
+    """
     token = _TWICE.set(True)
     try:
         yield
@@ -47,7 +42,31 @@ def twice() -> Iterator[None]:
         _TWICE.reset(token)
 
 
-class Together:
+class Passed(Protocol):
+    """What a forward takes, gives and leaves for its backward, by name."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What the forward takes."""
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What it gives first."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What it gives then."""
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """What the backward takes after the adjoints, of inputs and what is kept."""
+
+    @property
+    def gradients(self) -> tuple[str, ...]:
+        """The inputs whose gradients the backward gives."""
+
+
+class Together(ABC):
     """A function of the tensors that `inputs` names.
 
     Activations are [..., features]; a result has the token axes of `x`.  Of several
@@ -55,23 +74,39 @@ class Together:
     """
 
     def __init__(
-        self, program: JointProgram, biases: frozenset[str], wide: str
+        self, program: JointProgram, biases: frozenset[str], wide: str = ""
     ) -> None:
         self.program = program
         self.biases = biases
         self.wide = wide
         self.given = {name for name, _ in program.backward.results}
-        self.source = self._source(self.given)
+        self.source, self.run = self.forward()
         self.inputs = self.source.inputs
         tokens = {"x", *(one.name for one in program.inputs if one.tokens)}
         self.active = [name in tokens for name in self.inputs]
         self.first = self.inputs.index("x")
-        self.run = _function(self.source.forward, "forward")
-        self.again = _function(self.source.again, "again")
         read = self.source.saved
         pairs = zip(self.inputs, self.active, strict=True)
         self.saves = [not active or name in read for name, active in pairs]
         self._gradients: dict[tuple[bool, ...], Gradients] = {}
+
+    @abstractmethod
+    def forward(self) -> tuple[Passed, Run]:
+        """The function that gives the results, and what is kept for all gradients."""
+
+    @abstractmethod
+    def backward(self, wanted: set[str]) -> tuple[Passed, Run]:
+        """The function that gives these gradients; what is kept is the same."""
+
+    @abstractmethod
+    def back(
+        self,
+        needed: tuple[bool, ...],
+        inputs: Values,
+        kept: Values,
+        adjoints: Sequence[Tensor],
+    ) -> dict[int, Tensor]:
+        """The gradients of these of the inputs, by their places."""
 
     @property
     def __name__(self) -> str:
@@ -83,50 +118,33 @@ class Together:
         lead = tensors[self.first].shape[:-1]
         pairs = zip(tensors, self.active, strict=True)
         flat = [t.reshape(-1, t.shape[-1]) if active else t for t, active in pairs]
-        found: Any = _Step.apply(self, *flat)  # type: ignore[no-untyped-call]
+        found = self.step(flat)
         if isinstance(found, tuple):
             return tuple(one.reshape(*lead, one.shape[-1]) for one in found)
         return found.reshape(*lead, found.shape[-1])
+
+    def step(self, flat: Sequence[Tensor]) -> Any:
+        """The values for activations of [tokens, features]."""
+        return _Step.apply(self, *flat)  # type: ignore[no-untyped-call]
 
     def gradients(self, needed: tuple[bool, ...]) -> Gradients:
         """What gives the gradients of these of the inputs."""
         if needed not in self._gradients:
             pairs = list(zip(self.inputs, needed, strict=True))
             wanted = {name for name, need in pairs if need and name in self.given}
-            source = self._source(wanted)
+            source, run = self.backward(wanted)
             self._gradients[needed] = Gradients(
-                _function(source.backward, "backward"),
+                run,
                 [self._place(name) for name in source.saved],
                 {self.inputs.index(n): i for i, n in enumerate(source.gradients)},
-                self.underived(needed),
             )
         return self._gradients[needed]
-
-    def back(
-        self,
-        needed: tuple[bool, ...],
-        inputs: Values,
-        kept: Values,
-        adjoints: Sequence[Tensor],
-    ) -> dict[int, Tensor]:
-        """The gradients of these of the inputs, by their places."""
-        gradients = self.gradients(needed)
-        if torch.is_grad_enabled():
-            kept = self.repeat(inputs, kept)[len(adjoints) :]
-        found = gradients(adjoints, (*inputs, *kept))
-        if gradients.underived:
-            found |= _by_autograd(self, (inputs, kept), adjoints, gradients)
-        return found
 
     def underived(self, needed: tuple[bool, ...]) -> list[int]:
         """Which of these inputs the program has no gradients of: what is frozen in the
         plan, but the user lets learn, and masks whose gradients are scores."""
         pairs = enumerate(zip(self.inputs, needed, strict=True))
         return [i for i, (name, need) in pairs if need and name not in self.given]
-
-    def _source(self, wanted: set[str]) -> Source:
-        """Where one gradient needs less than all do, what is kept is the same."""
-        return torch_source(self.program, wanted, biases=self.biases, wide=self.wide)
 
     def _place(self, name: str) -> int:
         """Where a value is among the inputs and what the forward keeps."""
@@ -137,28 +155,15 @@ class Together:
         pairs = zip(tensors, self.saves, strict=True)
         return [tensor if saves or all_of_them else None for tensor, saves in pairs]
 
-    def repeat(self, inputs: Values, kept: Values) -> tuple[Tensor, ...]:
-        """The forward once more, with what was drawn.
-
-        Raises:
-            PeftcError: if an activation was not kept.
-        """
-        if any(value is None for value in inputs):
-            raise fail(GradientsOnce())
-        drawn = kept[len(kept) - len(self.source.drawn) :]
-        found: tuple[Tensor, ...] = self.again(*inputs, *drawn)
-        return found
-
 
 @dataclass(frozen=True)
 class Gradients:
     """The generated backward for some of the inputs."""
 
-    run: Callable[..., tuple[Tensor, ...]]
+    run: Run
     reads: Sequence[int]
     gives: dict[int, int]
     """By the place of an input: which of the gradients is its."""
-    underived: Sequence[int]
 
     def __call__(self, adjoints: Values, saved: Values) -> dict[int, Tensor]:
         """The gradients by the places of the inputs."""
@@ -184,44 +189,3 @@ class _Step(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         found = together.back(needed, saved[:count], saved[count:], adjoints)
         return None, *map(found.get, range(count))
-
-
-def _by_autograd(
-    together: Together,
-    saved: tuple[Values, Values],
-    adjoints: Values,
-    gradients: Gradients,
-) -> dict[int, Tensor]:
-    """Gradients by torch, of the forward run once more."""
-    (inputs, kept), twice = saved, torch.is_grad_enabled()
-    with torch.enable_grad():
-        values = [v if twice or v is None else v.detach() for v in inputs]
-        leaves = [v for i in gradients.underived if (v := values[i]) is not None]
-        if not twice:
-            leaves = [leaf.requires_grad_() for leaf in leaves]
-        pairs = zip(together.repeat(values, kept), adjoints, strict=False)
-        reached = [(value, dy) for value, dy in pairs if value.requires_grad]
-        results, seeds = zip(*reached, strict=True)
-    found = torch.autograd.grad(
-        results, leaves, seeds, allow_unused=True, create_graph=twice
-    )
-    return dict(zip(gradients.underived, found, strict=True))
-
-
-def _function(text: str, name: str) -> Callable[..., Any]:
-    names: dict[str, Any] = {"torch": torch, "F": F, "call": apply_call, **MAPS}
-    exec(compile(text, f"<{name} of a site>", "exec"), names)
-    function: Callable[..., Any] = names[name]
-    return function
-
-
-@lru_cache(maxsize=256)
-def together(
-    program: JointProgram, biases: frozenset[str] = frozenset(), wide: str = ""
-) -> Together:
-    """The function of a program: equal programs have one.
-
-    Raises:
-        NoSourceError: if a step has no form.
-    """
-    return Together(program, biases, wide)
