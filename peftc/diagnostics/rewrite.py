@@ -362,16 +362,18 @@ class GradientsOnce(Diagnostic):
     """Gradients of gradients were asked for, of a site that does not keep its input.
 
     A linear and its methods are one step of autograd in training, and what it does not
-    need for the first gradients is not kept.
+    need for the first gradients is not kept.  A fused attention has first gradients
+    only, with added keys beside it and without.
 
     Example: `torch.autograd.grad(loss, tensors, create_graph=True)` with `ia3(k)`.
 
-    Fix: `peftc.compile(model, spec, backend="plain")`.
+    Fix: `peftc.compile(model, spec, backend="plain")`; for attentions, run forward and
+    backward `with torch.nn.attention.sdpa_kernel(SDPBackend.MATH):`.
     """
 
     code: ClassVar[str] = "PEFT446"
     title: ClassVar[str] = "gradients of gradients are not at hand"
-    label: ClassVar[str] = "a site does not keep what it read"
+    label: ClassVar[str] = "a site keeps what its first gradients need"
     help: ClassVar[str] = 'compile with `backend="plain"`'
 
 

@@ -9,6 +9,7 @@ zeros go before the queries, whose results are cut off:
     ->
     %o = attention(cat(zeros, %q), cat(rows, %k), cat(values, %v), causal)[.., p:, :]
 
+Where that is as fast, the rows stay beside the call instead (`rewrite/beside.py`).
 Where each query has rows of its own no kernel fits, and the call is spelt out.
 """
 
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import AttentionNotExtended
+from peftc.rewrite.beside import emit_beside
 from peftc.rewrite.edit import after, now, replace
 from peftc.rewrite.insert import example, length
 from peftc.rewrite.slots import (
@@ -85,8 +87,11 @@ def extend_fused(use: Use[AttentionAnchor]) -> None:
         raise fail(AttentionNotExtended(site=use.rewrite.site.place, op=ops.name(out)))
     at = use.inserter(after(out), out)
     call, rows = _call(use), emit_rows(use, at)
-    is_apart = any(lead_of(one) == QUERY for one in rows)
-    new = _spelt_out(use, call, rows, at) if is_apart else _longer(use, call, rows, at)
+    if any(lead_of(one) == QUERY for one in rows):
+        new = _spelt_out(use, call, rows, at)
+    else:
+        beside = emit_beside(use, call, rows, at)
+        new = _longer(use, call, rows, at) if beside is None else beside
     replace(use.capture, Edit((use.key,), use.targets, out, new))
 
 
