@@ -41,7 +41,7 @@ def emit_beside(
 ) -> fx.Node | None:
     """The call and an attention to the site's rows, merged."""
     is_able = _is_plain(call) and _is_shared(rows, call, at)
-    if not (use.capture.together and is_able and _pays(use, call)):
+    if not (use.capture.steps and is_able and _pays(use, call)):
         return None
     made = [by_heads(use, one, use.anchor.heads.shared, at) for one in rows]
     keys = _one_after_another([one.keys for one in made], at)
