@@ -13,7 +13,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -163,11 +163,16 @@ def ran_unadapted() -> PeftcError:
     return fail(RanUnadapted(why=why))
 
 
+_numbers = count()
+"""Of the forwards made in this process."""
+
+
 def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
     """The forward that Dynamo traces: the marker, then the original.
 
     It has a code object of its own, so that its captures do not count against those of
-    other models in the process.
+    other models in the process; and a name of its own, by which Dynamo notes which
+    sizes vary: those of another model's inputs say nothing of this one's.
     """
     signature = plan.signature
     reads = [_place(model, read.path) for read in plan.reads]
@@ -184,10 +189,11 @@ def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
             placed(signature, numbers)
         return original(*args, **kwargs)
 
+    name = f"{peftc_forward.__name__}_{next(_numbers)}"
     return types.FunctionType(
-        peftc_forward.__code__.replace(),
+        peftc_forward.__code__.replace(co_name=name),
         peftc_forward.__globals__,
-        peftc_forward.__name__,
+        name,
         None,
         peftc_forward.__closure__,
     )

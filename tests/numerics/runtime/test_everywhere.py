@@ -231,6 +231,13 @@ def test_a_shape_is_captured_once_for_any_size_and_once_for_one(family: str) -> 
     assert counts(model, [(1, 6), (1, 11), (6, 13)]) == [4] * 3
 
 
+def test_what_varies_in_one_model_does_not_in_another() -> None:
+    for _ in range(2):
+        model = small()
+        compiled(model)
+        assert counts(model, [(2, 6), (3, 9), (4, 12)]) == [1, 2, 2]
+
+
 @pytest.mark.parametrize("family", FAMILIES[:2])
 def test_a_mode_is_captured_once(family: str) -> None:
     model = MAKERS[family]()
