@@ -2,12 +2,12 @@
 
 In: two methods.  Out: `Outcome`: the spec `first + second`, compiled into a small
 decoder in float64, trained for a step, saved and loaded again; or the code of the
-diagnostic that refuses it.
+diagnostic that refuses it.  And `meaning`: its plan, but for the order of names.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 
 import peftc
 from peftc.diagnostics.core import PeftcError
+from peftc.driver import make_plan, read_spec
+from peftc.sites import view
 from peftc.training import Forward, Run
 from tests.numerics.runtime.tiny import llama
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from peftc.plan.types import Application, Plan, Rewrite
 
 METHODS: Mapping[str, str] = {
     "adapter": "adapter(attn, ffn, d=4)",
@@ -91,11 +95,19 @@ def small(layers: int) -> Any:
     return llama(layers=layers, **sizes, use_cache=False).double()
 
 
+def spec_of(first: str, second: str) -> str:
+    return f"{METHODS[first]} + {METHODS[second]}"
+
+
+def base_of(first: str, second: str) -> Any:
+    return small(4 if "s4" in (first, second) else 1)
+
+
 def outcome(first: str, second: str, folder: Path) -> Outcome:
     """Try `first + second`."""
-    base = small(4 if "s4" in (first, second) else 1)
+    base = base_of(first, second)
     try:
-        model = peftc.compile(base, f"{METHODS[first]} + {METHODS[second]}")
+        model = peftc.compile(base, spec_of(first, second))
         return _tried(model.train(), folder)
     except PeftcError as error:
         return Outcome(refused=error.diagnostics[0].code)
@@ -164,3 +176,33 @@ def _reloads(model: Any, folder: Path) -> bool:
     one, other = model.state_dict(), again.state_dict()
     same = (torch.equal(value, other[name]) for name, value in one.items())
     return one.keys() == other.keys() and all(same)
+
+
+# --- the order of a pair --------------------------------------------------------------
+
+
+def meaning(first: str, second: str) -> Plan:
+    """The plan of `first + second`, without what neither a model nor a run reads: where
+    in the text a method stands, and in which order methods are listed.
+
+    The programs of a site are left as they are, so that two plans that are equal
+    compute the same; so are controls, which run in their order.
+    """
+    found = view.model_view(base_of(first, second))
+    plan = make_plan(read_spec(spec_of(first, second)), found)
+    return replace(
+        plan,
+        methods=tuple(sorted(plan.methods, key=lambda method: method.name)),
+        rewrites=tuple(map(_unordered, plan.rewrites)),
+        whole=tuple(map(_nowhere, plan.whole)),
+        stores=tuple(replace(stored, origin="") for stored in plan.stores),
+    )
+
+
+def _unordered(rewrite: Rewrite) -> Rewrite:
+    listed = sorted(map(_nowhere, rewrite.applications), key=lambda one: one.instance)
+    return replace(rewrite, applications=tuple(listed))
+
+
+def _nowhere(one: Application) -> Application:
+    return replace(one, origin="", wraps=tuple(map(_nowhere, one.wraps)))
