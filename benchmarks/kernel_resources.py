@@ -20,6 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from peftc.codegen.kernels.tiles import LEAST
 from peftc.rewrite.module_cache import stored
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ ARCHITECTURES = (80, 89, 90, 100)
 SHARED = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that a program can have."""
 MATRIX = {80: r"\bHMMA", 89: r"\bHMMA", 90: r"\bHGMMA", 100: r"\bUTC\w*MMA"}
-"""The instructions that multiply matrices.  An architecture also has the older ones."""
+"""The instructions that multiply matrices.  An architecture also has the older ones,
+and has none but those for blocks of the fewest rows."""
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-TYPES = {"value": "*bf16", "float32": "*fp32", "seed": "*i64", "step": "i32"}
+TYPES = {
+    **{"value": "*bf16", "float32": "*fp32", "seed": "*i64"},
+    **{"step": "i32", "count": "i32"},
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def usage(kernel: Any, launch: Launch, schedule: Schedule, arch: int) -> Usage:
         code = _run("nvdisasm", file.name)
     registers, stack = re.findall(r"\b(?:REG|STACK):(\d+)", facts)[:2]
     spills = re.findall(r"\b(?:STL|LDL)\b", code)
-    matrix = re.findall(MATRIX[arch], code)
+    matrix = re.findall(MATRIX[80 if schedule.bm == LEAST else arch], code)
     shared = made.metadata.shared
     return Usage(int(registers), int(stack), shared, len(spills), len(matrix))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftc.codegen.kernels.schedules import schedule_for
+from peftc.codegen.kernels.schedules import few, schedule_for, splits
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.tuning import MissingExtra
 from peftc.expr.evaluate import MAPS, apply_call
@@ -65,6 +65,7 @@ def _names(launches: Mapping[str, Launch]) -> dict[str, Any]:
         _run(launches[kernel.__name__], kernel, like, args, parts)
 
     own = {"run": run, "rows": rows, "empty": empty, "parts": parts, "draw": draw}
+    own |= {"few": few, "splits": splits}
     return {**MAPS, **own, "call": apply_call}
 
 
@@ -77,7 +78,7 @@ def _run(
     schedule = schedule_for(launch, tokens, architecture(like))
     blocks = -(-launch.width // schedule.bf) if launch.width else 1
     rows = -(-tokens // schedule.bm)
-    grid = (blocks, over) if launch.grid == "column" else (rows, blocks)
+    grid = (blocks, over) if launch.grid == "column" else (rows, over or blocks)
     dtype = getattr(triton.language, str(like.dtype).removeprefix("torch."))
     kernel[grid](
         *args,

@@ -64,9 +64,13 @@ def test_no_activation_is_stored_but_results_and_operands_of_products(
         assert re.search(rf"^    return {stored[0]},", text, re.M)
 
 
+WHOLE = re.compile(r"(for|back)ward_\d+")
+"""The names of kernels but for those of few tokens."""
+
+
 def test_down_projections_and_their_use_are_one_kernel() -> None:
     made = source("lora")
-    assert list(made.launches) == [
+    assert list(filter(WHOLE.fullmatch, made.launches)) == [
         "forward_0",
         "backward_0",
         "backward_1",
@@ -75,16 +79,44 @@ def test_down_projections_and_their_use_are_one_kernel() -> None:
     assert made.forward.count("for f0 in range(0, 4096, BF):") == 2
 
 
+def test_for_few_tokens_each_phase_is_a_kernel() -> None:
+    made = source("gate-lora")
+    few = [name for name in made.launches if not WHOLE.fullmatch(name)]
+    assert few == ["forward_0_0", "forward_0_1", "backward_0_0", "backward_0_1"]
+    for text in (made.forward, made.backward):
+        assert text.count("for f0 in range(part * share, (part + 1) * share, BF):") == 2
+        assert text.count("if few(n):") == 1
+
+
+def test_what_ends_with_a_sum_ends_with_a_kernel_that_adds_its_parts() -> None:
+    made = source("dora+ia3")
+    few = [name for name in made.launches if not WHOLE.fullmatch(name)]
+    assert few == ["forward_0_0", "forward_0_1", "backward_0_0", "backward_0_1"]
+    _, last = made.backward.split("def backward_0_1(")
+    adding = last.partition("@triton.jit")[0]
+    assert "for one in tl.range(0, P" in adding
+    assert "for f0" not in adding
+
+
+def test_what_has_features_apart_has_one_form() -> None:
+    assert list(source("ia3").launches) == ["forward_0", "backward_0", "backward_1"]
+
+
 def test_sites_of_one_activation_read_it_once_in_a_direction() -> None:
     program = group([planned("lora")] * 3)
     wanted = [result for result, _ in program.backward.results]
     made = kernel_source(program, wanted)
-    assert list(made.launches) == [
+    assert list(filter(WHOLE.fullmatch, made.launches)) == [
         *("forward_0", "backward_0", "backward_1", "backward_2", "backward_3"),
         "backward_4",
     ]
-    for text in (made.forward, made.backward):
-        assert text.count("tl.load(x + ") == 1
+    forward, backward = (
+        [text for text in whole.split("@triton.jit") if "tl.load(x + " in text]
+        for whole in (made.forward, made.backward)
+    )
+    assert [kernel.count("tl.load(x + ") for kernel in forward] == [1, 1]
+    assert [kernel.count("tl.load(x + ") for kernel in backward] == [1]
+    assert "def forward_0_0(" in forward[1]
 
 
 def test_what_has_no_form_is_said() -> None:

@@ -2,7 +2,7 @@
 
 This module is run in a process that was started with TRITON_INTERPRET=1: Triton looks
 at it when it is first imported, and torch imports it.  All memory that kernels write is
-NaN before.
+NaN before.  Both forms of kernels are run, whatever the number of tokens.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from peftc.expr.joint import order_jointly
 from peftc.expr.joint_program import Drawn
 from peftc.expr.normal import concrete
 from peftc.rewrite import launch
-from peftc.rewrite.kernel_step import KernelStep
-from tests.equations import Stack, stack
+from peftc.rewrite.kernel_function import KernelStep
+from tests.equations import Stack, instance, read, stack
 from tests.library import small_sites
 from tests.numerics.test_joint import slanted, with_places
 from tests.numerics.test_programs import given
@@ -48,6 +48,10 @@ CANCELLING = 6
 all tokens that nearly cancels, of values that are kept in 16 bits."""
 
 
+UNEVEN = 3
+"""Parts of features, of which there are one or two blocks: one part has none."""
+
+
 def hollow(like: Tensor, shape: list[int], dtype: torch.dtype | None = None) -> Tensor:
     """Room whose every element has to be written."""
     return like.new_full(shape, float("nan"), dtype=dtype)
@@ -64,10 +68,25 @@ def several(names: Sequence[str], dtype: torch.dtype, biased: bool = True) -> bo
     return compare(stack(names), biased, dtype)
 
 
+def prepare(few: bool) -> None:
+    """Choose a form of kernels, and what can be told from what they should write."""
+    launch.empty, launch.draw = hollow, fixed
+    vars(launch).update(few=lambda tokens: few, splits=lambda tokens, width: UNEVEN)
+
+
+def wide(name: str, dtype: torch.dtype) -> bool:
+    """A definition at a site whose features are ten and five blocks."""
+    one = instance(read(name), {"in": 150, "out": 67, "r": 3}, "m.")
+    return compare(Stack((one.equation,), one.kind, one.env), True, dtype)
+
+
 def compare(methods: Stack, biased: bool, dtype: torch.dtype = torch.float32) -> bool:
-    """Value and all gradients; False if there are no kernels."""
-    launch.empty = hollow
-    launch.draw = fixed
+    """Value and all gradients, in both forms; False if there are no kernels."""
+    return all(_formed(methods, biased, dtype, few) for few in (False, True))
+
+
+def _formed(methods: Stack, biased: bool, dtype: torch.dtype, few: bool) -> bool:
+    prepare(few)
     try:
         program = order_jointly(methods.composed(biased), methods.env, biased)
         made = KernelStep(program, frozenset(("bias",) * biased))
@@ -113,9 +132,9 @@ def _compare(
         assert error <= slack * TOLERANCE[dtype], (name, error, env)
 
 
-def together(names: Sequence[str], dtype: torch.dtype) -> None:
+def together(names: Sequence[str], dtype: torch.dtype, few: bool) -> None:
     """Definitions each at a site of its own, of which all read one activation."""
-    launch.empty, launch.draw = hollow, fixed
+    prepare(few)
     sites = [stack([name]) for name in names]
     programs = [order_jointly(s.composed(True), s.env, True) for s in sites]
     biases = frozenset(site_names("bias", len(sites)))

@@ -49,13 +49,22 @@ def test_definitions_and_stacks(
 
 
 @pytest.mark.parametrize("dtype", list(comparing.TOLERANCE), ids=str)
+@pytest.mark.parametrize("name", ["gated_lora", "lora_dropout", "renorm"])
+def test_parts_of_several_blocks(
+    name: str, dtype: torch.dtype, interpreted: Interpreted
+) -> None:
+    assert interpreted(comparing.wide, name, dtype)
+
+
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize("dtype", list(comparing.TOLERANCE), ids=str)
 @pytest.mark.parametrize(
     "names", [("lora", "lora", "lora"), ("lora", "ia3", "dora")], ids=", ".join
 )
 def test_sites_of_one_activation(
-    names: Sequence[str], dtype: torch.dtype, interpreted: Interpreted
+    names: Sequence[str], dtype: torch.dtype, few: bool, interpreted: Interpreted
 ) -> None:
-    interpreted(comparing.together, names, dtype)
+    interpreted(comparing.together, names, dtype, few)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])

@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 import torch
 
+from peftc.codegen.kernels.schedules import SPLIT_TOKENS, SPLITS, few, splits
 from peftc.codegen.kernels.tiles import MAPS
 from peftc.diagnostics.core import PeftcError
 from peftc.expr.functions import ELEMENTWISE
@@ -37,6 +38,20 @@ def test_rows_that_lie_apart_are_taken_as_they_are() -> None:
 def test_parts_depend_on_the_number_of_tokens_alone() -> None:
     counts = (1, 1024, 4096, 1 << 20)
     assert [launch.parts(torch.empty(n, 1)) for n in counts] == [1, 1, 4, 16]
+
+
+def test_features_are_split_only_for_few_tokens() -> None:
+    assert [few(n) for n in (1, SPLIT_TOKENS, SPLIT_TOKENS + 1)] == [True, True, False]
+
+
+def test_few_tokens_have_about_as_many_programs_as_there_are_processors() -> None:
+    """Programs of a block of tokens and a part of the features."""
+    assert [splits(n, 4096) for n in (1, 64, 128, 256, 512, 1024)] == [
+        *(32, 32, 32, 32, 16, 8),
+    ]
+    assert splits(1, 14336) == SPLITS
+    assert [splits(1, n) for n in (1, 128, 129, 1024)] == [1, 1, 2, 8]
+    assert splits(1 << 20, 4096) == 1
 
 
 def test_a_seed_is_drawn_anew_and_by_torch() -> None:

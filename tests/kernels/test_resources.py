@@ -34,20 +34,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TABLE = Path(__file__).parents[1] / "golden" / "resources" / "kernels.txt"
-TOKENS = 8192
-LINE = re.compile(r"(\S+) (\S+) sm_(\d+): (\d+) registers, (\d+) shared, (\d+) matrix")
+LINE = re.compile(
+    r"(\S+) (\S+) (\d+) sm_(\d+): (\d+) registers, (\d+) shared, (\d+) matrix"
+)
 SLACK = 0.15
 """How far registers and shared memory may be from the table; of a few, 8 or 2048."""
 KERNELS = (
-    *(
-        "lora forward_0",
-        "lora backward_0",
-        "lora backward_1",
-        "lora_dropout backward_1",
-    ),
-    *("gate-lora backward_0", "ia3 forward_0", "ia3+lora backward_1"),
-    *("bottleneck forward_0", "bottleneck backward_0", "bottleneck backward_1"),
+    *("lora forward_0 8192", "lora backward_0 8192", "lora backward_1 8192"),
+    *("lora_dropout forward_0 8192", "lora_dropout backward_1 8192"),
+    *("gate-lora backward_0 8192", "ia3 forward_0 8192", "ia3 forward_0 1"),
+    "ia3+lora backward_1 8192",
+    *(f"bottleneck {name} 8192" for name in ("forward_0", "backward_0", "backward_1")),
+    *("lora forward_0_0 1", "lora forward_0_1 1", "lora forward_0_1 1024"),
+    *("lora_dropout forward_0_0 1", "lora_dropout backward_0_1 1024"),
+    *("gate-lora forward_0_1 1", "gate-lora backward_0_1 1024"),
+    *("bottleneck forward_0_0 1", "bottleneck forward_0_1 1"),
+    *("bottleneck forward_0_1 1024", "bottleneck backward_0_1 1024"),
 )
+"""Of a method, for a number of tokens."""
 CASES = [(name, arch) for name in KERNELS for arch in ARCHITECTURES]
 
 
@@ -71,17 +75,17 @@ def written(name: str) -> KernelSource:
 
 
 def compiled(name: str, arch: int, folder: Path, at: Schedule | None = None) -> Usage:
-    method, kernel = name.split()
+    method, kernel, tokens = name.split()
     made = written(method)
     launch = made.launches[kernel]
-    schedule = at or schedule_for(launch, TOKENS, arch)
+    schedule = at or schedule_for(launch, int(tokens), arch)
     return usage(modules(made, folder)[kernel], launch, schedule, arch)
 
 
 def known() -> Mapping[tuple[str, int], tuple[int, ...]]:
     found = map(LINE.fullmatch, TABLE.read_text(encoding="utf-8").splitlines())
     return {
-        (f"{m[1]} {m[2]}", int(m[3])): (int(m[4]), int(m[5]), int(m[6]))
+        (f"{m[1]} {m[2]} {m[3]}", int(m[4])): (int(m[5]), int(m[6]), int(m[7]))
         for m in found
         if m
     }
@@ -127,13 +131,14 @@ def test_the_table_has_every_kernel() -> None:
 
 def test_a_spill_would_be_seen(tmp_path: Path) -> None:
     """A block that does not fit into the registers of four warps."""
-    found = compiled("bottleneck backward_1", 80, tmp_path, Schedule(256, 256, 4, 1))
+    large = Schedule(256, 256, 4, 1)
+    found = compiled("bottleneck backward_1 8192", 80, tmp_path, large)
     assert found.stack > 0
     assert found.spills > 0
 
 
 def test_every_kind_of_kernel_has_a_schedule() -> None:
-    grids = ("row", "flat", "column")
+    grids = ("row", "flat", "column", "split")
     every = {(a, g, w) for a in ARCHITECTURES for g in grids for w in SMALL}
     assert table().keys() == every
 
@@ -142,15 +147,16 @@ def test_other_architectures_take_the_next_older() -> None:
     launch = written("lora").launches["forward_0"]
     same = [(86, 80), (120, 100), (75, 80)]
     for other, own in same:
-        assert schedule_for(launch, TOKENS, other) == schedule_for(launch, TOKENS, own)
+        assert schedule_for(launch, 8192, other) == schedule_for(launch, 8192, own)
 
 
 def test_few_tokens_have_small_blocks() -> None:
     launches = written("lora").launches
-    assert schedule_for(launches["forward_0"], 1, 90).bm == 16
+    assert schedule_for(launches["forward_0_0"], 64, 90).bm == 16
+    assert schedule_for(launches["forward_0_0"], 65, 90).bm > 16
     assert schedule_for(launches["backward_1"], 1, 90).bm > 16
 
 
 def test_what_is_counted() -> None:
     assert MATRIX.keys() == SHARED.keys() == {*ARCHITECTURES}
-    assert TYPES.keys() == {"value", "float32", "seed", "step"}
+    assert TYPES.keys() == {"value", "float32", "seed", "step", "count"}

@@ -2,5 +2,6 @@
 
 Neither is imported here.  `formulas` labels the axes of each step, `spaces` finds the
 feature axes, `work` says what kind of work a value is, `parts` puts the work in order,
-`tiles` and `template` write a kernel, `host` and `source` what calls it.
+`split` gives it a form for few tokens, `tiles` and `template` write a kernel, `host`
+and `source` what calls it.
 """

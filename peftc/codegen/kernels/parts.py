@@ -7,6 +7,8 @@ row      a program owns a block of tokens; its phases go over one wide axis each
 column   a program owns a block of one wide axis, or none, and some of the tokens,
          which it goes over
 
+For few tokens a row kernel has a second form, of a third template (`split`).
+
 There is no search: whatever torch can do is done first, then all that is ready for a
 block of tokens joins one kernel, phase after phase; then sums over tokens.
 """
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from peftc.codegen.kernels.spaces import Place, Spaces
     from peftc.codegen.kernels.work import Kind
 
-Template: TypeAlias = Literal["row", "column"]
+Template: TypeAlias = Literal["row", "column", "split"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's work.  The one phase of a column kernel has the axis that it owns."""
+    """A kernel's work.  The one phase of a column kernel has the axis that it owns.
+
+    A split kernel ends what another left, whose sums are its first phase's, and leaves
+    the sums of its second phase in parts.
+    """
 
     template: Template
     phases: tuple[Phase, ...]
@@ -64,12 +70,18 @@ class Kernel:
 
     @property
     def made(self) -> tuple[str, ...]:
-        """What it stores."""
+        """What it stores whole, or, over tokens, in parts."""
         return tuple(
             name
             for phase in self.phases
             for name in (*phase.sums, *phase.stores, *phase.narrow)
+            if name not in self.left
         )
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The sums over features that it leaves in parts, for another to add."""
+        return self.phases[1].sums if self.template == "split" else ()
 
 
 Part: TypeAlias = "Formula | Kernel"

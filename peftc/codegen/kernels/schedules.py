@@ -17,6 +17,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeAlias
 
+from peftc.codegen.kernels.tiles import LEAST
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -40,8 +42,16 @@ class Schedule:
 
 INTERPRETED = Schedule(16, 16, 4, 1)
 """Small blocks, so that small tensors have several of them."""
-FEW_TOKENS = 16
-"""Up to so many tokens a block of the smallest size holds all of them."""
+FEW_TOKENS = 64
+"""Up to so many tokens blocks of them have the smallest size."""
+SPLIT_TOKENS = 1024
+"""Up to so many tokens blocks of them alone are too few programs for a device."""
+SPLITS = 32
+"""The most parts that features are split into, as each program reads all of a sum."""
+PROGRAMS = 128
+"""About as many as there are processors."""
+LONG = 64
+"""The tokens of a block, and half of the features of one, where parts are counted."""
 SMALL = (0, 16, 64, 128)
 """The longest small axes that the table tells apart; others take the next longer."""
 
@@ -58,8 +68,27 @@ def schedule_for(launch: Launch, tokens: int, arch: int) -> Schedule:
     oldest = min(known)[0]
     own = max((key[0] for key in known if key[0] <= arch), default=oldest)
     found = known[own, launch.grid, min(s for s in SMALL if s >= launch.widest)]
-    few = launch.grid != "column" and tokens <= FEW_TOKENS
-    return replace(found, bm=FEW_TOKENS, warps=4) if few else found
+    return of_few(found) if launch.grid != "column" and tokens <= FEW_TOKENS else found
+
+
+def of_few(schedule: Schedule) -> Schedule:
+    """The schedule for up to FEW_TOKENS."""
+    return replace(schedule, bm=LEAST, warps=4)
+
+
+def few(tokens: int) -> bool:
+    """Whether a row kernel's work is split along features."""
+    return tokens <= SPLIT_TOKENS
+
+
+def splits(tokens: int, width: int) -> int:
+    """Into how many parts features are split where they are summed.
+
+    It depends on numbers of tokens and features alone, so that equal runs add in one
+    order.
+    """
+    blocks, across = -(-tokens // LONG), -(-width // (2 * LONG))
+    return max(1, min(SPLITS, across, PROGRAMS // blocks))
 
 
 @cache

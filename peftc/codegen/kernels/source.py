@@ -5,8 +5,9 @@ module for each direction, which begins with the plan, and what each kernel is l
 
 The functions read `run` (launch a kernel), `rows` (an activation with its features side
 by side), `empty`, `parts` (into how many parts the tokens are split where they are
-summed), `draw` (a seed) and `call` (functions of whole tensors); whoever runs the
-module gives them.  Nothing is added atomically: parts are summed in their order.
+summed), `few` (whether there are so few tokens that features are split), `splits` (into
+how many parts), `draw` (a seed) and `call` (functions of whole tensors); whoever runs
+the module gives them.  Nothing is added atomically: parts are summed in their order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from peftc.codegen.kernels.host import Host
 from peftc.codegen.kernels.launches import Launch, launch_of
 from peftc.codegen.kernels.parts import Direction, Kernel, outputs
 from peftc.codegen.kernels.spaces import Spaces
-from peftc.codegen.kernels.template import SEED, Surroundings, kernel_text
+from peftc.codegen.kernels.split import split
+from peftc.codegen.kernels.template import (
+    SEED,
+    Surroundings,
+    in_parts,
+    kernel_text,
+)
 from peftc.codegen.torch_writer import NoSourceError, base_weight, variable
 from peftc.expr.grouped import beside
 
@@ -106,6 +113,15 @@ def _bases(halves: Halves) -> Iterator[tuple[str, ...]]:
     return (("x", beside("W", y), y) for y in halves.bases)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A kernel with its text and what wrote it."""
+
+    kernel: Kernel
+    text: str
+    writer: Writer
+
+
 class _Half:
     """Writes one direction."""
 
@@ -166,14 +182,15 @@ class _Half:
         host.made |= {n for n in given if n.startswith("%")} | {*self.halves.results}
         whole = direction.parts(given)
         kernels = [part for part in whole if isinstance(part, Kernel)]
-        texts = {
-            kernel: kernel_text(f"{name}_{number}", kernel, around)
+        forms = {
+            kernel: _forms(f"{name}_{number}", kernel, around)
             for number, kernel in enumerate(kernels)
         }
-        read = {n for _, writer in texts.values() for n in writer.pointers} - {SEED}
+        written = [form for every in forms.values() for form in every]
+        read = {n for form in written for n in form.writer.pointers if n in self.known}
         for part in whole:
             if isinstance(part, Kernel):
-                self._kernel(part, *texts[part], host.like)
+                self._kernel(forms[part], host.like)
             else:
                 self._host(part, host, read)
             host.made |= {*outputs(part)}
@@ -204,36 +221,65 @@ class _Half:
         ahead += [f"{variable(n)} = {variable(n)}.contiguous()" for n in fixed]
         self.lines = [*ahead, *self.lines]
 
-    def _kernel(self, kernel: Kernel, text: str, writer: Writer, like: str) -> None:
-        name = writer.name
-        self.texts.append(text)
-        self.moved.append(tuple(n for n in writer.pointers if n != SEED))
-        self.launches[name] = launch_of(kernel, writer)
-        is_column = kernel.template == "column"
+    def _kernel(self, forms: Sequence[Written], like: str) -> None:
+        """Launch a kernel, or, if tokens are few, those that are split."""
+        for form in forms:
+            self.texts.append(form.text)
+            self.launches[form.writer.name] = launch_of(form.kernel, form.writer)
+            self.draws |= SEED in form.writer.pointers
+        whole, *few = forms
+        self.moved.append(tuple(n for n in whole.writer.pointers if n != SEED))
+        is_column = whole.kernel.template == "column"
         if is_column:
             self.lines.append(f"p = parts({like})")
-        for made in kernel.made:
-            self.lines.append(
-                f"{variable(made)} = {self._empty(made, like, is_column)}"
-            )
-        steps = [f"{variable(n)}.stride(0)" for n in writer.strides]
-        over = ", parts=p" * is_column
-        args = ", ".join([*map(variable, writer.pointers), *steps])
-        self.lines.append(f"run({name}, {like}, [{args}]{over})")
+        made = whole.kernel.made
+        self.lines += [self._empty(name, like, "p" * is_column) for name in made]
+        if few:
+            width = max(self._width(form) for form in few)
+            self.lines += ["if few(n):", f"    p = splits(n, {width})"]
+            for form in few:
+                self.lines += [f"    {line}" for line in self._split(form, like)]
+            self.lines += ["else:", f"    {_run(whole, like)}"]
+        else:
+            self.lines.append(_run(whole, like, ", parts=p" * is_column))
         if is_column:
-            self.lines += [f"{variable(m)} = {variable(m)}.sum(0)" for m in kernel.made]
-        self.draws |= SEED in writer.pointers
+            names = map(variable, made)
+            self.lines += [f"{name} = {name}.sum(0)" for name in names]
 
-    def _empty(self, name: str, like: str, is_column: bool) -> str:
-        """Room for a value: numbers of tokens and sums over them are in float32."""
+    def _width(self, form: Written) -> int:
+        space = form.kernel.phases[-1].space
+        return self.spaces.size(space) if space else 0
+
+    def _split(self, form: Written, like: str) -> list[str]:
+        """Room for what it leaves in parts, and its launch."""
+        room = [self._empty(name, like, "p, n") for name in form.kernel.left]
+        return [*room, _run(form, like, ", parts=p" if self._width(form) else "")]
+
+    def _empty(self, name: str, like: str, parts: str) -> str:
+        """Room for a value: numbers of tokens and sums in parts are in float32."""
         value = self.known[name]
-        lead = "p" if is_column else "n"
-        shape = ", ".join(map(str, (lead, *value.shape)))
-        dtype = ", torch.float32" * (is_column or not value.shape)
-        return f"empty({like}, [{shape}]{dtype})"
+        shape = ", ".join(map(str, (parts or "n", *value.shape)))
+        dtype = ", torch.float32" * (bool(parts) or not value.shape)
+        own = in_parts(name) if parts == "p, n" else name
+        return f"{variable(own)} = empty({like}, [{shape}]{dtype})"
 
     def _module(self, name: str, takes: Iterable[str], gives: Iterable[str]) -> str:
         told, given = (", ".join(map(variable, names)) for names in (takes, gives))
         body = "".join(f"    {line}\n" for line in self.lines)
         function = f"def {name}({told}):\n{body}    return {given},\n"
         return "\n\n".join((*self.texts, function))
+
+
+def _forms(name: str, kernel: Kernel, around: Surroundings) -> list[Written]:
+    """A kernel, and then those that do its work for few tokens."""
+    others = enumerate(split(kernel))
+    named = [(name, kernel), *((f"{name}_{number}", one) for number, one in others)]
+    return [Written(one, *kernel_text(label, one, around)) for label, one in named]
+
+
+def _run(form: Written, like: str, over: str = "") -> str:
+    writer = form.writer
+    steps = [f"{variable(name)}.stride(0)" for name in writer.strides]
+    count = ["p"] * (form.kernel.template == "split")
+    args = ", ".join([*writer.pointers.values(), *steps, *count])
+    return f"run({writer.name}, {like}, [{args}]{over})"

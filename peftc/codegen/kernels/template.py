@@ -1,10 +1,10 @@
 """The text of one kernel.
 
 In: a `Kernel` and the formulas of its direction.  Out: its source, and what it is
-called with.  Both templates are one: a program owns a block of one axis and goes over
-another, tokens or features.  What lacks the axis that it goes over is computed before
-the loop; what has it is computed in the loop, anew in each; a sum over it is an
-accumulator.
+called with.  All templates are one: a program owns a block of one axis and goes over
+another, tokens or features, or a part of it.  What lacks the axis that it goes over is
+computed before the loop; what has it is computed in the loop, anew in each; a sum over
+it is an accumulator.
 
 Sums are in float32, products of matrices of DT: operands are rounded to it and then
 taken as DD, which is DT on a device.  The interpreter multiplies the bits of bfloat16,
@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     from peftc.expr.joint_program import Drawn
 
 SEED = "seed"
+ADDING = "for one in tl.range(0, P, loop_unroll_factor=4):"
+"""Loads of several parts wait together."""
+
+
+def in_parts(name: str) -> str:
+    """The name of a sum over features that is left in parts."""
+    return f"{name}_parts"
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Writer:
     @property
     def loop(self) -> Axis:
         """The axis that a program goes over."""
-        return F if self.kernel.template == "row" else T
+        return T if self.kernel.template == "column" else F
 
     # --- values -----------------------------------------------------------------------
 
@@ -140,13 +147,23 @@ class Writer:
         """The parameter with the address of a value."""
         return self.pointers.setdefault(name, variable(name))
 
+    def part(self, name: str, number: str) -> tuple[str, str]:
+        """An address and how far ahead of it a part of a sum is."""
+        size = math.prod(self.around.known[name].shape)
+        if self.kernel.template == "column":
+            return self.pointer(name), f" + {number} * {size}"
+        ahead = f" + {number} * M" + f" * {size}" * (size > 1)
+        return self.pointer(in_parts(name)), ahead
+
     def _load(self, name: str) -> Tile:
-        axes = self.axes(name)
-        address, mask = f"{self.pointer(name)}{self._offset(name, axes)}", bounds(axes)
+        return self._loaded(name, self.axes(name), self.pointer(name))
+
+    def _loaded(self, name: str, axes: tuple[Axis, ...], place: str) -> Tile:
+        address, mask = f"{place}{self._offset(name, axes)}", bounds(axes)
         guard = f", mask={mask}, other=0.0" * bool(mask)
         return Tile(f"tl.load({address}{guard})", axes, frozenset(axes), raw=True)
 
-    def _offset(self, name: str, axes: Sequence[Axis]) -> str:
+    def _offset(self, name: str, axes: Sequence[Axis], tokens: str = "rl") -> str:
         """` + ` and the distance of each element from the first."""
         value = self.around.known[name]
         steps: list[int | str] = [
@@ -156,7 +173,7 @@ class Writer:
             steps.insert(0, self._row_step(name, math.prod(value.shape)))
         parts = []
         for i, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-            places = "rl" if axis == T else axis.places
+            places = tokens if axis == T else axis.places
             scale = "" if step == 1 else f" * {step}"
             parts.append(f" + {places}{at(i, len(axes))}{scale}")
         return "".join(parts)
@@ -166,21 +183,23 @@ class Writer:
             return size
         return self.strides.setdefault(name, f"{variable(name)}_step")
 
-    def store(self, name: str, tile: Tile, ahead: str = "") -> str:
-        """The line that stores a block, `ahead` of the value's first element."""
+    def store(self, name: str, tile: Tile, place: tuple[str, str] | None = None) -> str:
+        """The line that stores a block, at a place if it is of a part of a value."""
         axes, own = self.axes(name), tile.axes
         text = tile.among(axes)
         if own != axes and set(own) == set(axes):
             text = f"tl.trans({tile.number})"
-        pointer, mask = self.pointer(name), bounds(axes)
-        address = f"{pointer}{ahead}{self._offset(name, axes)}"
+        pointer, ahead = place or (self.pointer(name), "")
+        address, mask = f"{pointer}{ahead}{self._offset(name, axes)}", bounds(axes)
         guard = f", mask={mask}" * bool(mask)
         return f"tl.store({address}, ({text}).to({pointer}.dtype.element_ty){guard})"
 
     def _drawn(self, name: str) -> Tile:
+        """Drawn for the number of each element, in 32 bits: twice as many are twice the
+        registers, and masks may repeat after four billion elements."""
         stream, mask = self.around.masks[name]
         axes = self.axes(name)
-        places = self._offset(name, axes).removeprefix(" + ")
+        places = self._offset(name, axes, "rt").removeprefix(" + ")
         kept = (
             f"tl.rand(tl.load({self.pointer(SEED)}) + {stream}, {places}) >= {mask.p}"
         )
@@ -285,6 +304,16 @@ class Writer:
         self._fixed[name] = Tile(total, made.axes, made.clean)
         return total
 
+    def gather(self, name: str) -> None:
+        """Sum the parts of a value over the loop."""
+        total, axes = f"s{self._count}", self.axes(name)
+        self._count += 1
+        lengths = ", ".join(axis.length for axis in axes)
+        self.before.append(f"{total} = tl.zeros([{lengths}], tl.float32)")
+        made = self._loaded(name, axes, "".join(self.part(name, "one")))
+        self.inside.append(f"{total} += {made.text}")
+        self._fixed[name] = Tile(total, axes, made.clean)
+
     def sum_of(self, name: str) -> Tile:
         """A finished sum."""
         return self._fixed[name]
@@ -306,9 +335,12 @@ def _union(axes: Sequence[Axis], tiles: Sequence[Tile]) -> tuple[Axis, ...]:
 def kernel_text(name: str, kernel: Kernel, around: Surroundings) -> tuple[str, Writer]:
     """The source of a kernel, and what wrote it, which knows its arguments."""
     writer = Writer(name, around, kernel)
-    body = (_row if kernel.template == "row" else _column)(writer, kernel)
+    body = {"row": _row, "column": _column, "split": _split}[kernel.template](
+        writer, kernel
+    )
     sizes = [line for axis in writer.small.values() for line in _places(axis)]
-    takes = [*writer.pointers.values(), *writer.strides.values(), "M"]
+    count = ["P"] * (kernel.template == "split")
+    takes = [*writer.pointers.values(), *writer.strides.values(), *count, "M"]
     fixed = [f"{one}: tl.constexpr" for one in ("BM", "BF", "DT", "DD")]
     lines = "".join(f"    {line}\n" for line in (*sizes, *body))
     head = f"@triton.jit\ndef {name}({', '.join((*takes, *fixed))}):\n"
@@ -338,12 +370,7 @@ def _row(writer: Writer, kernel: Kernel) -> list[str]:
 
 
 def _row_phase(writer: Writer, kernel: Kernel, phase: Phase) -> list[str]:
-    writer.start_phase()
-    writer.before.clear()
-    for name in phase.sums:
-        writer.accumulate(name)
-    for name in phase.stores:
-        writer.inside.append(writer.store(name, writer.compute(name)))
+    _fill(writer, phase)
     lines = [*writer.before, *_feature_loop(writer, kernel, phase)]
     writer.before.clear()
     for name in phase.sums:
@@ -351,6 +378,16 @@ def _row_phase(writer: Writer, kernel: Kernel, phase: Phase) -> list[str]:
     for name in phase.narrow:
         writer.before.append(writer.store(name, writer.compute(name)))
     return [*lines, *writer.before]
+
+
+def _fill(writer: Writer, phase: Phase) -> None:
+    """Write what is ahead of a phase's loop, and what is in it."""
+    writer.start_phase()
+    writer.before.clear()
+    for name in phase.sums:
+        writer.accumulate(name)
+    for name in phase.stores:
+        writer.inside.append(writer.store(name, writer.compute(name)))
 
 
 def _feature_loop(writer: Writer, kernel: Kernel, phase: Phase) -> list[str]:
@@ -376,11 +413,43 @@ def _column(writer: Writer, kernel: Kernel) -> list[str]:
     lines.append("blocks = tl.cdiv(tl.cdiv(M, BM), tl.num_programs(1))")
     lines.append("for block in range(part * blocks, (part + 1) * blocks):")
     lines += _indented([*_tokens("block * BM"), *writer.inside])
+    return [*lines, *_parts(writer, phase)]
+
+
+def _parts(writer: Writer, phase: Phase) -> list[str]:
+    return [
+        writer.store(name, writer.sum_of(name), writer.part(name, "part"))
+        for name in phase.sums
+    ]
+
+
+def _split(writer: Writer, kernel: Kernel) -> list[str]:
+    """Each program stores its sums over some of the features at its own place."""
+    ended, own = kernel.phases
+    lines = [*_tokens("tl.program_id(0) * BM"), "part = tl.program_id(1)"]
+    lines += _ended(writer, ended)
+    if own.space is None:
+        return lines
+    _fill(writer, own)
+    size = writer.around.direction.spaces.size(own.space)
+    lines += [*writer.before, f"share = tl.cdiv(tl.cdiv({size}, BF), P) * BF"]
+    lines.append("for f0 in range(part * share, (part + 1) * share, BF):")
+    lines += _indented([*_features("f0", size), *writer.inside])
+    return [*lines, *_parts(writer, own)]
+
+
+def _ended(writer: Writer, phase: Phase) -> list[str]:
+    """What was left in parts, added by each program and stored by those of one part."""
     for name in phase.sums:
-        size = math.prod(writer.around.known[name].shape)
-        ahead = f" + part * {size}"
-        lines.append(writer.store(name, writer.sum_of(name), ahead))
-    return lines
+        writer.gather(name)
+    lines = [*writer.before]
+    if writer.inside:
+        lines += [ADDING, *_indented(writer.inside)]
+    writer.before.clear()
+    stores = [writer.store(name, writer.sum_of(name)) for name in phase.sums]
+    stores += [writer.store(name, writer.compute(name)) for name in phase.narrow]
+    lines += writer.before
+    return [*lines, "if part == 0:", *_indented(stores)] if stores else lines
 
 
 def _indented(lines: Sequence[str]) -> list[str]:
