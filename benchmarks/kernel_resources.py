@@ -54,6 +54,9 @@ class Usage:
     spills: int
     matrix: int
 
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {what}" for what, count in vars(self).items())
+
 
 def modules(source: KernelSource, folder: Path) -> dict[str, Any]:
     """The kernels of a source by name, not compiled yet."""

@@ -44,6 +44,8 @@ INTERPRETED = Schedule(16, 16, 4, 1)
 """Small blocks, so that small tensors have several of them."""
 FEW_TOKENS = 64
 """Up to so many tokens blocks of them have the smallest size."""
+OF_FEW = ("flat", "split")
+"""The grids of kernels that so few tokens have, but for gradients."""
 SPLIT_TOKENS = 1024
 """Up to so many tokens blocks of them alone are too few programs for a device."""
 SPLITS = 32
@@ -68,7 +70,8 @@ def schedule_for(launch: Launch, tokens: int, arch: int) -> Schedule:
     oldest = min(known)[0]
     own = max((key[0] for key in known if key[0] <= arch), default=oldest)
     found = known[own, launch.grid, min(s for s in SMALL if s >= launch.widest)]
-    return of_few(found) if launch.grid != "column" and tokens <= FEW_TOKENS else found
+    small = launch.grid in OF_FEW and tokens <= FEW_TOKENS
+    return of_few(found) if small else found
 
 
 def of_few(schedule: Schedule) -> Schedule:
