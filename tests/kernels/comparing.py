@@ -7,6 +7,7 @@ NaN before.  Both forms of kernels are run, whatever the number of tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,6 +53,18 @@ UNEVEN = 3
 """Parts of features, of which there are one or two blocks: one part has none."""
 
 
+IN_TORCH = {"fish", "krona", "lokr", "mixture", "phm"}
+"""Definitions of whose gradients torch sums some, in the type of the activations."""
+TWICE = {"lora_xs"}
+"""A definition of which a gradient is a product of two products with parameters, which
+are rounded there: they are given values that 16 bits hold."""
+
+
+def few_digits(name: str) -> bool:
+    """Whether a tensor is one of those."""
+    return name.partition(".")[0] in TWICE
+
+
 def hollow(like: Tensor, shape: list[int], dtype: torch.dtype | None = None) -> Tensor:
     """Room whose every element has to be written."""
     return like.new_full(shape, float("nan"), dtype=dtype)
@@ -74,18 +87,48 @@ def prepare(few: bool) -> None:
     vars(launch).update(few=lambda tokens: few, splits=lambda tokens, width: UNEVEN)
 
 
+def mixed(name: str, dtype: torch.dtype) -> bool:
+    """A definition whose parameters are in float32, and all else is not."""
+    return compare(stack([name]), True, dtype, torch.float32)
+
+
 def wide(name: str, dtype: torch.dtype) -> bool:
     """A definition at a site whose features are ten and five blocks."""
     one = instance(read(name), {"in": 150, "out": 67, "r": 3}, "m.")
     return compare(Stack((one.equation,), one.kind, one.env), True, dtype)
 
 
-def compare(methods: Stack, biased: bool, dtype: torch.dtype = torch.float32) -> bool:
-    """Value and all gradients, in both forms; False if there are no kernels."""
-    return all(_formed(methods, biased, dtype, few) for few in (False, True))
+def compare(
+    methods: Stack,
+    biased: bool,
+    dtype: torch.dtype = torch.float32,
+    own: torch.dtype | None = None,
+) -> bool:
+    """Value and all gradients, in both forms; False if there are no kernels.
+
+    Parameters have a type of their `own`, or that of the activations.
+    """
+    types = Types(dtype, own or dtype)
+    return all(_formed(methods, biased, types, few) for few in (False, True))
 
 
-def _formed(methods: Stack, biased: bool, dtype: torch.dtype, few: bool) -> bool:
+@dataclass(frozen=True)
+class Types:
+    """The type of activations and bases, and that of parameters."""
+
+    base: torch.dtype
+    own: torch.dtype
+
+    def of(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in its type."""
+        if not tensor.is_floating_point():
+            return tensor
+        if name in ("x", "y", "W", "bias"):
+            return tensor.to(self.base)
+        return (tensor.to(self.base) if few_digits(name) else tensor).to(self.own)
+
+
+def _formed(methods: Stack, biased: bool, types: Types, few: bool) -> bool:
     prepare(few)
     try:
         program = order_jointly(methods.composed(biased), methods.env, biased)
@@ -93,20 +136,18 @@ def _formed(methods: Stack, biased: bool, dtype: torch.dtype, few: bool) -> bool
     except (NoDerivativeError, NoSourceError):
         return False
     for batch, tokens in SHAPES:
-        _compare(made, methods, {"b": batch, "t": tokens, **methods.env}, dtype)
+        _compare(made, methods, {"b": batch, "t": tokens, **methods.env}, types)
     return True
 
 
 def _compare(
-    made: KernelStep, methods: Stack, env: Mapping[str, int], dtype: torch.dtype
+    made: KernelStep, methods: Stack, env: Mapping[str, int], types: Types
 ) -> None:
-    biased = "bias" in made.biases
+    biased, dtype = "bias" in made.biases, types.base
     composed = methods.composed(biased)
     tensors = with_places(composed, given(composed, env, biased), env)
-    rounded = {
-        n: t.to(dtype).double() if t.is_floating_point() else t
-        for n, t in tensors.items()
-    }
+    small = {name: types.of(name, tensor) for name, tensor in tensors.items()}
+    rounded = {n: t.double() if t.is_floating_point() else t for n, t in small.items()}
     trained = [d.name for d in composed.declarations if d.kind == "param"]
     wanted = [n for n in made.inputs if n in ("x", *trained)]
     sizes = {name: value for name, value in env.items() if name not in ("b", "t")}
@@ -120,12 +161,16 @@ def _compare(
         found: Tensor = made(*(values[name] for name in made.inputs))
         return found
 
-    small = {n: t.to(dtype) if t.is_floating_point() else t for n, t in rounded.items()}
     small["x"] = apart(small["x"])
     due, slopes = differentiated(written, rounded, wanted, dtype)
     found, gradients = differentiated(run, small, wanted, dtype)
+    assert found.dtype == dtype
     assert far(found, due) <= TOLERANCE[dtype], ("value", far(found, due), env)
     for name in wanted:
+        assert gradients[name].dtype == small[name].dtype
+        if small[name].dtype != dtype and env["t"] > 1:
+            whole = torch.equal(gradients[name], gradients[name].to(dtype).float())
+            assert not whole or name.partition(".")[0] in IN_TORCH, name
         error, slack = far(gradients[name], slopes[name]), 1
         if dtype != torch.float32 and slopes[name].dim() == 0:
             slack = CANCELLING

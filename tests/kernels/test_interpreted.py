@@ -48,6 +48,16 @@ def test_definitions_and_stacks(
     assert found is not bool(TOLD_APART & {*names})
 
 
+@pytest.mark.parametrize("dtype", list(comparing.TOLERANCE)[1:], ids=str)
+@pytest.mark.parametrize("name", [name for (name,) in SINGLE])
+def test_parameters_in_float32_over_activations_in_16_bits(
+    name: str, dtype: torch.dtype, interpreted: Interpreted
+) -> None:
+    """Gradients of parameters have more digits than activations."""
+    found = interpreted(comparing.mixed, name, dtype)
+    assert found is (name not in TOLD_APART)
+
+
 @pytest.mark.parametrize("dtype", list(comparing.TOLERANCE), ids=str)
 @pytest.mark.parametrize("name", ["gated_lora", "lora_dropout", "renorm"])
 def test_parts_of_several_blocks(
