@@ -152,8 +152,8 @@ def test_other_architectures_take_the_next_older() -> None:
 
 def test_few_tokens_have_small_blocks() -> None:
     launches = written("lora").launches
-    assert schedule_for(launches["forward_0_0"], 64, 90).bm == 16
-    assert schedule_for(launches["forward_0_0"], 65, 90).bm > 16
+    assert schedule_for(launches["forward_0_0"], 127, 90).bm == 16
+    assert schedule_for(launches["forward_0_0"], 128, 90).bm > 16
     assert schedule_for(launches["backward_1"], 1, 90).bm > 16
 
 

@@ -42,12 +42,13 @@ class Schedule:
 
 INTERPRETED = Schedule(16, 16, 4, 1)
 """Small blocks, so that small tensors have several of them."""
-FEW_TOKENS = 64
-"""Up to so many tokens blocks of them have the smallest size."""
+FEW_TOKENS = 128
+"""Fewer tokens have blocks of the smallest size."""
 OF_FEW = ("flat", "split")
 """The grids of kernels that so few tokens have, but for gradients."""
-SPLIT_TOKENS = 1024
-"""Up to so many tokens blocks of them alone are too few programs for a device."""
+SPLIT_TOKENS = 2048
+"""Blocks of fewer tokens are too few programs for a device.  Both are powers of two, by
+which those who check kernels tell numbers of tokens apart."""
 SPLITS = 32
 """The most parts that features are split into, as each program reads all of a sum."""
 PROGRAMS = 128
@@ -70,18 +71,18 @@ def schedule_for(launch: Launch, tokens: int, arch: int) -> Schedule:
     oldest = min(known)[0]
     own = max((key[0] for key in known if key[0] <= arch), default=oldest)
     found = known[own, launch.grid, min(s for s in SMALL if s >= launch.widest)]
-    small = launch.grid in OF_FEW and tokens <= FEW_TOKENS
+    small = launch.grid in OF_FEW and tokens < FEW_TOKENS
     return of_few(found) if small else found
 
 
 def of_few(schedule: Schedule) -> Schedule:
-    """The schedule for up to FEW_TOKENS."""
+    """The schedule for fewer than FEW_TOKENS."""
     return replace(schedule, bm=LEAST, warps=4)
 
 
 def few(tokens: int) -> bool:
     """Whether a row kernel's work is split along features."""
-    return tokens <= SPLIT_TOKENS
+    return tokens < SPLIT_TOKENS
 
 
 def splits(tokens: int, width: int) -> int:
