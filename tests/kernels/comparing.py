@@ -81,10 +81,20 @@ def several(names: Sequence[str], dtype: torch.dtype, biased: bool = True) -> bo
     return compare(stack(names), biased, dtype)
 
 
+CHOSEN = {"few": False}
+"""Read at each call: equal programs may have one function, which is loaded once."""
+
+
 def prepare(few: bool) -> None:
     """Choose a form of kernels, and what can be told from what they should write."""
     launch.empty, launch.draw = hollow, fixed
-    vars(launch).update(few=lambda tokens: few, splits=lambda tokens, width: UNEVEN)
+    CHOSEN["few"] = few
+    vars(launch).update(few=chosen, splits=lambda tokens, width: UNEVEN)
+
+
+def chosen(tokens: int) -> bool:
+    """Whether kernels of few tokens run, however many there are."""
+    return CHOSEN["few"]
 
 
 def mixed(name: str, dtype: torch.dtype) -> bool:

@@ -24,9 +24,9 @@ Interpreted: TypeAlias = "Callable[..., object]"
 """Calls a function of a module in that process, and gives what it gives."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreted]:
-    """A function that calls another there."""
+    """A function that calls another there; what one file's tests set, no other sees."""
     with (
         pytest.MonkeyPatch.context() as patch,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
