@@ -7,6 +7,7 @@ NaN before.  Both forms of kernels are run, whatever the number of tokens.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from peftc.expr.joint import order_jointly
 from peftc.expr.joint_program import Drawn
 from peftc.expr.normal import concrete
 from peftc.rewrite import launch
-from peftc.rewrite.kernel_function import KernelStep
+from peftc.rewrite.kernel_step import KernelStep
 from tests.equations import Stack, instance, read, stack
 from tests.library import small_sites
 from tests.numerics.test_joint import slanted, with_places
@@ -140,6 +141,7 @@ class Types:
 
 def _formed(methods: Stack, biased: bool, types: Types, few: bool) -> bool:
     prepare(few)
+    warnings.simplefilter("error")  # a kernel that is refused is one that is wrong
     try:
         program = order_jointly(methods.composed(biased), methods.env, biased)
         made = KernelStep(program, frozenset(("bias",) * biased))
@@ -190,6 +192,7 @@ def _compare(
 def together(names: Sequence[str], dtype: torch.dtype, few: bool) -> None:
     """Definitions each at a site of its own, of which all read one activation."""
     prepare(few)
+    warnings.simplefilter("error")
     sites = [stack([name]) for name in names]
     programs = [order_jointly(s.composed(True), s.env, True) for s in sites]
     biases = frozenset(site_names("bias", len(sites)))
