@@ -14,13 +14,14 @@ from peftc.codegen.torch_writer import NoSourceError
 from peftc.expr.derivative import NoDerivativeError
 from peftc.expr.joint import order_jointly
 from peftc.plan.equations import composed, definitions, environment, same_shape
+from peftc.storage.table import form_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from peftc.expr.cost import Machine
     from peftc.expr.joint_program import JointProgram
-    from peftc.plan.types import Application, Plan, Rewrite
+    from peftc.plan.types import Application, Plan, Rewrite, StoredWeight
     from peftc.syntax.ast import Method
 
 
@@ -36,7 +37,7 @@ def forms(
 ) -> Iterator[tuple[list[Rewrite], JointProgram | Apart]]:
     """Sites of equal shape and methods, with what they run as."""
     methods = definitions(plan)
-    codes = {stored.weight for stored in plan.stores}
+    codes = {one.weight for one in plan.stores if not _is_decoded_as_it_is(one)}
     able: dict[str, list[Rewrite]] = {}
     for rewrite in plan.rewrites:
         able.setdefault(_hindrance(rewrite, codes), []).append(rewrite)
@@ -65,7 +66,7 @@ def _one_step(
 def _hindrance(rewrite: Rewrite, codes: Collection[str]) -> str:
     """Why a site cannot be one step whatever its equations say; "" if it can.
 
-    `codes` are the weights that are kept in codes.
+    `codes` are weights that decode to something else than their linear multiplies by.
     """
     site = rewrite.site
     if site.kind != "linear":
@@ -75,8 +76,13 @@ def _hindrance(rewrite: Rewrite, codes: Collection[str]) -> str:
     if site.rows is not None:
         return "it is some rows of a fused weight"
     if site.weight in codes:
-        return "its weight is kept in codes, and no decoded one for the backward"
+        return "its weight is kept in codes that are of another layout or type"
     return "" if rewrite.programs else "it computes nothing of its own"
+
+
+def _is_decoded_as_it_is(stored: StoredWeight) -> bool:
+    """Whether what is decoded is [out, in], of the base's type."""
+    return not stored.transposed and form_of(stored.form).compute == "base"
 
 
 def _unknown(

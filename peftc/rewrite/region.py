@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from peftc.rewrite.insert import Inserter
 from peftc.rewrite.linear import PURE
-from peftc.rewrite.recomputed import Recomputed
+from peftc.rewrite.make_input import make_input
+from peftc.rewrite.recomputed import Made
 from peftc.rewrite.step import Together
 from peftc.sites import ops
 
@@ -137,28 +137,16 @@ def _replace(step: fx.Node, region: Region) -> None:
     together = step.target
     assert isinstance(together, Together)
     others = _others(region, step)
-    rest = [a for i, a in enumerate(step.args) if i != together.first]
-    whole = Recomputed(_made(region), len(region.reads), together, bool(others))
-    at = Inserter(step, step.meta["peftc.site"], step, step.meta["peftc.span"])
-    new = at.put(whole, *region.reads, *rest)
+    made = Made(together.first, _made(region), len(region.reads))
+    new, at = make_input(step, made, region.reads, bool(others))
     if REGION in region.x.meta:
         new.meta[REGION] = region.x.meta[REGION]
     if others:
         x = at.put(operator.getitem, new, len(together.source.results))
         for user in others:
             user.replace_input_with(region.x, x)
-    _redirect(step, new, at)
-    for node in (step, *reversed(region.nodes)):
+    for node in reversed(region.nodes):
         step.graph.erase_node(node)
-
-
-def _redirect(step: fx.Node, new: fx.Node, at: Inserter) -> None:
-    """What read the step reads the same of the new one."""
-    assert isinstance(step.target, Together)
-    if len(step.target.source.results) > 1:
-        step.replace_all_uses_with(new, propagate_meta=False)
-        return
-    step.replace_all_uses_with(at.put(operator.getitem, new, 0), propagate_meta=False)
 
 
 def _made(region: Region) -> fx.GraphModule:

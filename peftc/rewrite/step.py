@@ -150,10 +150,22 @@ class Together(ABC):
         """Where a value is among the inputs and what the forward keeps."""
         return (*self.inputs, *self.source.kept).index(name)
 
-    def held(self, tensors: Sequence[Tensor], all_of_them: bool) -> Values:
+    def held(self, tensors: Sequence[Tensor], needed: tuple[bool, ...]) -> Values:
         """What is saved of the inputs: parameters take no memory, activations do."""
+        every = self.saves_all(needed)
         pairs = zip(tensors, self.saves, strict=True)
-        return [tensor if saves or all_of_them else None for tensor, saves in pairs]
+        return [tensor if saves or every else None for tensor, saves in pairs]
+
+    def saves_all(self, needed: tuple[bool, ...]) -> bool:
+        """Whether the forward may have to be run once more."""
+        return _TWICE.get() or bool(self.underived(needed))
+
+    def rereads(self, needed: tuple[bool, ...]) -> frozenset[int]:
+        """The places of the inputs that `back` reads now."""
+        places = range(len(self.inputs))
+        if torch.is_grad_enabled() or self.underived(needed):
+            return frozenset(places)
+        return frozenset(self.gradients(needed).reads) & {*places}
 
 
 @dataclass(frozen=True)
@@ -177,8 +189,8 @@ class _Step(torch.autograd.Function):
         count = len(together.source.results)
         values = together.run(*tensors)
         ctx.together = together
-        every = _TWICE.get() or bool(together.underived(ctx.needs_input_grad[1:]))
-        ctx.save_for_backward(*together.held(tensors, every), *values[count:])
+        held = together.held(tensors, ctx.needs_input_grad[1:])
+        ctx.save_for_backward(*held, *values[count:])
         return values[0] if count == 1 else values[:count]
 
     @staticmethod

@@ -7,6 +7,7 @@ the codes; every other reader gets the decoded weight.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,9 @@ import torch
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.stored import CodesMissing
 from peftc.rewrite.insert import Inserter
+from peftc.rewrite.make_input import make_input, place_of
 from peftc.rewrite.print import op_name
+from peftc.rewrite.recomputed import Made
 from peftc.sites import ops
 from peftc.storage.reading import decoded, stored_linear
 
@@ -42,8 +45,8 @@ def read_decoded(capture: Capture, stored: StoredWeight) -> int:
     count = 0
     for node, path in capture.base.items():
         if path == stored.weight:
-            for reader in list(node.users):
-                _decode(capture, stored, node, reader)
+            while node.users:
+                _decode(capture, stored, node, next(iter(node.users)))
                 count += 1
     return count
 
@@ -57,6 +60,10 @@ def _decode(
     dtype = getattr(torch, stored.dtype)
     parts = tuple(given[part.name] for part in stored.parts)
     kind = (stored.form, stored.coded, dtype, *parts)
+    if (place := place_of(reader, node)) is not None:
+        run = partial(decoded, stored.form, stored.coded, dtype)
+        make_input(reader, Made(place, run, len(parts)), parts)
+        return
     at = Inserter(reader, reader.meta.get("peftc.site", ""), reader, stored.origin)
     if (product := _product(node, reader)) is not None:
         new = _marked(at, stored_linear, (*product, *kind))

@@ -31,6 +31,8 @@ SPECS = {
     ),
     "beside others": ("lora(q, v, r=4) + prefix(p=3) + adapter(ffn, d=8)", 2),
     "dropout": ("lora(q, r=4, dropout=0.5) + lora(v, r=4)", 2),
+    "codes": ("qlora(r=4)", 8),
+    "codes without x": ("quantize(q, up, kind=int8) + ia3(q, up, ffn)", 6),
     "masks": ("lora(linear, r=4, dropout=0.3)", 8),
 }
 """Specs, and how many nodes their sites are in a llama with two layers: those that read
@@ -118,6 +120,27 @@ def test_what_is_cheap_to_compute_is_not_kept(family: str) -> None:
     for one in (ordinary, together):
         differentiated(one)
     assert kept(together) < 0.85 * kept(ordinary)
+
+
+@pytest.mark.parametrize("method", ["lora(linear, r=2)", "ia3(k, v, ffn)"])
+def test_decoded_weights_are_not_kept(method: str) -> None:
+    """They would be most of all: the codes are there anyway."""
+    ordinary, together = pair("llama", f"quantize(linear) + {method}", torch.float32)
+    for one in (ordinary, together):
+        differentiated(one)
+    weight = together.model.layers[0].mlp.up_proj.weight
+    seen = []
+
+    def pack(value: Tensor) -> Tensor:
+        seen.append(value.shape)
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        together(input_ids=tokens())
+    assert nodes(together) > 0
+    assert seen
+    assert weight.shape not in seen
+    assert kept(together) <= kept(ordinary)
 
 
 def kept(compiled: Any) -> int:
