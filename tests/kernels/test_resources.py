@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TABLE = Path(__file__).parents[1] / "golden" / "resources" / "kernels.txt"
+READINGS = Path(__file__).parents[2] / "benchmarks" / "schedules.txt"
 LINE = re.compile(
     r"(\S+) (\S+) (\d+) sm_(\d+): (\d+) registers, (\d+) shared, (\d+) matrix"
 )
@@ -141,6 +142,17 @@ def test_every_kind_of_kernel_has_a_schedule() -> None:
     grids = ("row", "flat", "column", "split")
     every = {(a, g, w) for a in ARCHITECTURES for g in grids for w in SMALL}
     assert table().keys() == every
+
+
+def test_the_table_is_the_last_that_was_tried() -> None:
+    last: dict[str, str] = {}
+    group = ""
+    for line in READINGS.read_text(encoding="utf-8").splitlines():
+        if not line.startswith(" "):
+            group = line
+        elif not line.startswith("    "):
+            last[group] = line.partition(":")[0].strip()
+    assert last == {f"{a} {g} {w}": str(one) for (a, g, w), one in table().items()}
 
 
 def test_other_architectures_take_the_next_older() -> None:
