@@ -82,7 +82,7 @@ def _show(spec: str, model: str) -> None:
     console().print(
         f"MiB moved of the least possible, in training with {m.batch} x {m.tokens} "
         f"tokens of {m.element} bytes; of what is apart the forward alone, without the "
-        "base's products. On a CPU linears of one input are one step together."
+        "base's products. Linears of one input are one step together."
     )
 
 

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from peftc.codegen.halves import is_linear
 from peftc.codegen.one_step import Apart, forms
 from peftc.codegen.torch_source import accumulated
 from peftc.codegen.torch_writer import base_weight
@@ -146,11 +147,13 @@ def _forward(
 ) -> tuple[int, int]:
     values = _values(program.inputs, program.forward.steps, sites, machine)
     results = dict(program.forward.results)
-    own = {*results, *(f"d{name}" for name in results)}
+    linear = is_linear(program)
+    own = {*(results if linear else ()), *(f"d{name}" for name in results)}
     given = {one.name for one in program.inputs} - own
-    weights = {beside("W", y) for y in results}
+    if linear:
+        given |= {"x", *(beside("W", y) for y in results)}
     base = sum(map(values.bytes, _bases(program)))
-    least = values.bytes({"x", *weights, *given, *results.values()})
+    least = values.bytes({*given, *results.values()})
     spared = _spared(program, program.forward.steps, values)
     return _total(program.forward.bytes, machine) + base - spared, least
 
@@ -160,7 +163,7 @@ def _bases(program: JointProgram) -> Iterator[tuple[str, str, str]]:
     for step in program.forward.steps:
         if base_weight(step):
             yield step.args[0], base_weight(step), step.out
-    given = {one.name for one in program.inputs}
+    given = {one.name for one in program.inputs if is_linear(program)}
     for y, _ in program.forward.results:
         if y in given:
             yield "x", beside("W", y), y

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftc.codegen.torch_writer import NoSourceError, base_weight, variable
-from peftc.expr.grouped import beside
+from peftc.expr.grouped import beside, site_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class Halves:
     """What both functions are made of.
 
-    `back` are the backward's steps and before them the forward's that it does again,
-    of both those that the gradients depend on, and `reads` what these do not make
-    themselves; `bases` compute the bases' own outputs,
-    those of them that are read, by name.
+    `like` is an activation that is taken.  `back` are the backward's steps and before
+    them the forward's that it does again, of both those that the gradients depend on,
+    and `reads` what these do not make themselves; `bases` compute the bases' own
+    outputs, those of them that are read, by name: a linear's are computed, a value of
+    another place is given.
     """
 
     results: Mapping[str, str]
@@ -38,6 +39,7 @@ class Halves:
     reads: frozenset[str]
     gradients: Mapping[str, str]
     bases: Mapping[str, str]
+    like: str
 
 
 def halved(
@@ -56,7 +58,8 @@ def halved(
     repeated = [step for step in program.forward.steps if step.out in program.again]
     again = _needed(repeated, _reads(back, asked.values()))
     read = _reads((*again, *back), asked.values())
-    made = {*results} | {step.out for step in program.forward.steps}
+    outputs = {*results} if is_linear(program) else set[str]()
+    made = outputs | {step.out for step in program.forward.steps}
     kept = tuple(sorted(read & made))
     inputs = tuple(dict.fromkeys(_inputs(program, biases)))
     return Halves(
@@ -68,8 +71,22 @@ def halved(
         saved=tuple(name for name in (*inputs, *kept) if name in read),
         reads=frozenset(read),
         gradients=asked,
-        bases={y: _base(y, biases) for y in results if _is_read(program, y)},
+        bases={y: _base(y, biases) for y in outputs if _is_read(program, y)},
+        like=like(program),
     )
+
+
+def is_linear(program: JointProgram) -> bool:
+    """Whether what is replaced are outputs of linears; else it is a value."""
+    return all(site_of(name)[0] == "y" for name, _ in program.forward.results)
+
+
+def like(program: JointProgram) -> str:
+    """The activation whose tokens and type all others have."""
+    if is_linear(program):
+        return "x"
+    adjoints = {f"d{name}" for name, _ in program.forward.results}
+    return next(i.name for i in program.inputs if i.tokens and i.name not in adjoints)
 
 
 def base_text(value: str, weight: str, biases: Collection[str]) -> str:
@@ -87,13 +104,14 @@ def _inputs(program: JointProgram, biases: Collection[str]) -> Iterator[str]:
     """What the forward takes: what each base needs, then what else is read."""
     steps = (*program.forward.steps, *program.backward.steps)
     applied = {base_weight(step) for step in steps}
-    made: set[str] = set()
-    for y, _ in program.forward.results:
+    made = {f"d{name}" for name, _ in program.forward.results}
+    linears = program.forward.results if is_linear(program) else ()
+    for y, _ in linears:
         weight, bias = beside("W", y), beside("bias", y)
         if weight in applied or _is_read(program, y):
             yield from ("x", weight, *((bias,) if bias in biases else ()))
-        made |= {y, f"d{y}"}
-    yield from ("x",) * bool(program.masks)
+        made.add(y)
+    yield from (like(program),) * bool(program.masks)
     yield from (one.name for one in program.inputs if one.name not in made)
 
 

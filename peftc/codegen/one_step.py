@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from peftc.syntax.ast import Method
 
 
+NOTHING = "it computes nothing of its own"
+
+
 @dataclass(frozen=True)
 class Apart:
     """A site whose operations stay apart."""
@@ -69,15 +72,27 @@ def _hindrance(rewrite: Rewrite, codes: Collection[str]) -> str:
     `codes` are weights that decode to something else than their linear multiplies by.
     """
     site = rewrite.site
+    if site.kind == "hidden":
+        return _hindrance_of_value(rewrite)
     if site.kind != "linear":
-        return f"the site is no linear, but {site.kind}"
+        return f"the site is no linear and no value between layers, but {site.kind}"
     if site.experts:
         return "its rows are given to experts while it runs"
     if site.rows is not None:
         return "it is some rows of a fused weight"
     if site.weight in codes:
         return "its weight is kept in codes that are of another layout or type"
-    return "" if rewrite.programs else "it computes nothing of its own"
+    return "" if rewrite.programs else NOTHING
+
+
+def _hindrance_of_value(rewrite: Rewrite) -> str:
+    """Why what replaces a value between layers cannot be one step."""
+    if len(rewrite.programs) != 1:
+        return "it is computed in turns with a norm" if rewrite.programs else NOTHING
+    (program,) = rewrite.programs
+    own = {tensor.name for tensor in rewrite.tensors}
+    others = {one.name for one in program.inputs} - own - {"h", "u"}
+    return f"it reads `{min(others)}`, which the graph computes" if others else ""
 
 
 def _is_decoded_as_it_is(stored: StoredWeight) -> bool:

@@ -69,7 +69,8 @@ class Region:
 def regions(
     plan: Plan, readers: Iterable[Sequence[str]], machine: Machine
 ) -> list[Region]:
-    """The regions of training, in the order of the graph; equal ones are one.
+    """The regions of training: of linears in the order of the graph, then of values
+    between layers; equal ones are one.
 
     `readers` are keys of sites, by the activation that these read.
     """
@@ -80,7 +81,8 @@ def regions(
         for rewrite in same
     }
     found: dict[tuple[JointProgram, frozenset[str]], list[list[Site]]] = {}
-    for keys in readers:
+    values = ((key,) for key, (site, _) in programs.items() if site.kind == "hidden")
+    for keys in (*readers, *values):
         pairs = [programs[key] for key in keys if key in programs]
         if pairs:
             sites = [site for site, _ in pairs]

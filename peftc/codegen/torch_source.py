@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftc.codegen.halves import halved
+from peftc.codegen.halves import halved, is_linear, like
 from peftc.codegen.torch_writer import NoSourceError, Size, Whole, Writer, drawn
+from peftc.expr.grouped import site_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -109,7 +110,7 @@ def _again(
 
 def _front(program: JointProgram, whole: Whole, kept: Sequence[str]) -> Writer:
     live = {*(value for _, value in program.forward.results), *kept}
-    return Writer(whole, "x", program.forward.steps, live)
+    return Writer(whole, like(program), program.forward.steps, live)
 
 
 def _fronted(
@@ -118,7 +119,7 @@ def _fronted(
     head: tuple[str, Sequence[str]],
     kept: Sequence[str],
 ) -> str:
-    given = {one.name for one in program.inputs}
+    given = {one.name for one in program.inputs if is_linear(program)}
     writer.apply([y for y, _ in program.forward.results if y in given])
     return writer.function(*head, program.forward.results, kept)
 
@@ -144,8 +145,8 @@ def _check(program: JointProgram) -> None:
     apart = any(mask.tokens not in ("", "bt") for mask in program.masks)
     if program.separate_tokens or apart:
         raise NoSourceError("samples and tokens are told apart")
-    if any(not name.startswith("y") for name, _ in program.forward.results):
-        raise NoSourceError("what is replaced is no linear's output")
+    if any(site_of(name)[0] not in "yh" for name, _ in program.forward.results):
+        raise NoSourceError("what is replaced is no activation")
 
 
 def _steps(program: JointProgram) -> Mapping[str, Step]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NARROW = 64
 """Columns up to which a product is computed turned."""
-BASE = ("x", "y", "dy", "W", "bias")
+BASE = ("x", "y", "dy", "W", "bias", "h", "dh", "u")
 """Names of what is given in the base's type."""
 TOKENS = 1 << 20
 """Taken for the number of tokens, where sizes are compared."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 
+from peftc.codegen.halves import like
 from peftc.codegen.kernels.template import SEED
 from peftc.codegen.torch_writer import base_weight, drawn
 from peftc.rewrite.launch import draw
@@ -51,7 +52,7 @@ class _Forward:
         self, tensors: Tensors, found: Tensors | None = None, exact: bool = False
     ) -> tuple[Tensor, ...]:
         masks = self.function.program.masks
-        x = tensors[self.function.takes.index("x")]
+        x = tensors[self.function.takes.index(like(self.function.program))]
         form = _form(self.function, exact)
         seed = [draw(x) if found is None else found[-1]] if masks else []
         keep = kept(masks, seed[0], x.shape[0]) if seed else ()

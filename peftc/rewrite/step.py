@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 
+from peftc.codegen.halves import like
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -84,7 +86,7 @@ class Together(ABC):
         self.inputs = self.source.inputs
         tokens = {"x", *(one.name for one in program.inputs if one.tokens)}
         self.active = [name in tokens for name in self.inputs]
-        self.first = self.inputs.index("x")
+        self.first = self.inputs.index(like(program))
         read = self.source.saved
         pairs = zip(self.inputs, self.active, strict=True)
         self.saves = [not active or name in read for name, active in pairs]

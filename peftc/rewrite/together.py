@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -71,13 +71,34 @@ accepted where gradients are computed; kernels are asked for to be used."""
 
 def joint_programs(plan: Plan, capture: Capture) -> Programs:
     """The joint programs of a plan's sites by their keys: one for each kind."""
-    steps, modes = capture.steps, {*capture.training.values()}
+    modes = {*capture.training.values()} & {*MODES.get(capture.steps, ())}
     return {
-        (rewrite.site.key, training): program
-        for training in modes.intersection(MODES.get(steps, ()))
-        for same, program in forms(plan, MACHINES[steps], training)
+        (key, training): program
+        for training in modes
+        for key, program in _planned(_Same(plan), capture.steps, training).items()
+    }
+
+
+class _Same:
+    """A plan, equal to itself alone: to compare two takes longer than to plan anew."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.plan is other.plan
+
+    def __hash__(self) -> int:
+        return id(self.plan)
+
+
+@lru_cache(maxsize=8)
+def _planned(same: _Same, steps: Steps, training: bool) -> Mapping[str, JointProgram]:
+    return {
+        rewrite.site.key: program
+        for rewrites, program in forms(same.plan, MACHINES[steps], training)
         if not isinstance(program, Apart)
-        for rewrite in same
+        for rewrite in rewrites
     }
 
 
@@ -93,7 +114,11 @@ def emit_together(given: Sequence[Linear], programs: Programs) -> list[Linear]:
     """Insert nodes for those of the uses that can be one step; returns these."""
     done: list[Linear] = []
     for (_, _, types), same in _groups(given, programs).items():
-        _emit(same, [programs[_key(use)] for use in same], types)
+        _emit(
+            same,
+            [program for use in same if (program := program_of(use, programs))],
+            types,
+        )
         done += same
     return done
 
@@ -104,7 +129,7 @@ def _groups(
     """Uses that are one node, in the order of the graph."""
     found: dict[tuple[fx.Node, str, Types], list[Linear]] = {}
     for use in sorted(given, key=lambda use: use.anchor.call):
-        program = programs.get(_key(use))
+        program = program_of(use, programs)
         types = _types(use, program) if program and _is_plain(use) else None
         if types is not None:
             key = now(use.capture, use.anchor.x), _module(use), types
@@ -112,8 +137,9 @@ def _groups(
     return found
 
 
-def _key(use: Linear) -> tuple[str, bool]:
-    return use.key, use.capture.training.get(use.key, False)
+def program_of(use: Use[Any], programs: Programs) -> JointProgram | None:
+    """The joint program of a site in the mode in which it is captured."""
+    return programs.get((use.key, use.capture.training.get(use.key, False)))
 
 
 def _module(use: Linear) -> str:
@@ -137,22 +163,28 @@ def _is_plain(use: Linear) -> bool:
 
 
 def _types(use: Linear, program: JointProgram) -> Types | None:
+    base = [use.anchor.x, use.anchor.weight, use.anchor.bias]
+    return types_of(use, program, [node for node in base if node is not None])
+
+
+def types_of(
+    use: Use[Any], program: JointProgram, base: Sequence[fx.Node]
+) -> Types | None:
     """The types of the base and of the added tensors; None if there are more, or on
     another device than is planned for, or where something else decides."""
-    base = [use.anchor.x, use.anchor.weight, use.anchor.bias]
     own = [one.name for one in program.inputs if one.name not in BASE]
-    read = _kinds([node for node in base if node is not None])
+    read = _kinds(base)
     added = _kinds([use.tensor(name) for name in own]) or read
     if len(read) != 1 or len(added) != 1:
         return None
     ((dtype, device),), ((other, where),) = read, added
-    if device != where or not _is_planned_for(use, device):
+    if device != where or not _is_planned_for(use, base[0], device):
         return None
     floating = dtype.is_floating_point and other.is_floating_point
     return (dtype, other) if floating else None
 
 
-def _is_planned_for(use: Linear, device: str) -> bool:
+def _is_planned_for(use: Use[Any], base: fx.Node, device: str) -> bool:
     """Whether a step can be on this device.
 
     Raises:
@@ -161,7 +193,7 @@ def _is_planned_for(use: Linear, device: str) -> bool:
     if use.capture.steps == "kernels" and device == "cpu" and not is_interpreted():
         raise fail(KernelsOnCpu(site=use.rewrite.site.place, device=device))
     known = device == "cpu" or use.capture.steps == "kernels"
-    return known and not _inserter([use]).is_autocast(device)
+    return known and not use.inserter(base, base).is_autocast(device)
 
 
 def _kinds(nodes: Sequence[fx.Node]) -> set[tuple[torch.dtype, str]]:
@@ -179,10 +211,8 @@ def _inserter(same: Sequence[Linear]) -> Inserter:
 def _emit(
     same: Sequence[Linear], programs: Sequence[JointProgram], types: Types
 ) -> None:
-    base, added = types
     biased = tuple(use.anchor.bias is not None for use in same)
-    wide = str(added) if base != added else ""
-    function = _function(tuple(programs), biased, wide, same[0].capture.steps)
+    function = step_of(tuple(programs), biased, types, same[0].capture.steps)
     at = _inserter(same)
     made = at.put(function, *(_operand(name, same, at) for name in function.inputs))
     for number, use in enumerate(same):
@@ -191,9 +221,15 @@ def _emit(
 
 
 @lru_cache(maxsize=256)
-def _function(
-    programs: tuple[JointProgram, ...], biased: tuple[bool, ...], wide: str, by: Steps
+def step_of(
+    programs: tuple[JointProgram, ...],
+    biased: tuple[bool, ...],
+    types: Types,
+    by: Steps,
 ) -> Together:
+    """The step of these programs, and of those of their linears that have biases."""
+    base, added = types
+    wide = str(added) if base != added else ""
     names = site_names("bias", len(programs))
     biases = frozenset(name for name, has in zip(names, biased, strict=True) if has)
     whole = group(programs)

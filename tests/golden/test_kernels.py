@@ -59,7 +59,7 @@ def test_no_activation_is_stored_but_results_and_operands_of_products(
     """What has tokens and features is computed again in registers."""
     made = source(name)
     for text in (made.forward, made.backward):
-        stored = re.findall(r"^    (\w+) = empty\(\w+, \[n, 4096\]\)", text, re.M)
+        stored = re.findall(r"^    (\w+) = empty\(\w+, \[tokens, 4096\]\)", text, re.M)
         assert len(stored) == 1
         assert re.search(rf"^    return {stored[0]},", text, re.M)
 
@@ -85,7 +85,7 @@ def test_for_few_tokens_each_phase_is_a_kernel() -> None:
     assert few == ["forward_0_0", "forward_0_1", "backward_0_0", "backward_0_1"]
     for text in (made.forward, made.backward):
         assert text.count("for f0 in range(part * share, (part + 1) * share, BF):") == 2
-        assert text.count("if few(n):") == 1
+        assert text.count("if few(tokens):") == 1
 
 
 def test_what_ends_with_a_sum_ends_with_a_kernel_that_adds_its_parts() -> None:

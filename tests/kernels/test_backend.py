@@ -20,7 +20,7 @@ SPECS = {
     "ia3": ("ia3(k, v, ffn)", 4),
     "stack": ("lora(q, r=2) + ia3(q) + krona(q)", 2),
     "codes": ("qlora(r=4)", 8),
-    "beside others": ("lora(q, v, r=4) + prefix(p=3) + adapter(ffn, d=8)", 2),
+    "beside others": ("lora(q, v, r=4) + prefix(p=3) + adapter(ffn, d=8)", 4),
 }
 """Specs, and how many nodes their sites are in a llama with two layers."""
 FAULTY = {"wrong": "hira", "nan": "loha", "raises": "vera"}

@@ -15,7 +15,7 @@ from tests.equations import CASES, stack
 from tests.kernels import comparing
 from tests.library import clauses
 from tests.numerics.test_joint import STACKS
-from tests.numerics.test_together import WITHOUT_FORM
+from tests.numerics.test_together import WITHOUT_EDGE_FORM, WITHOUT_FORM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TOLD_APART = {"pooled_lora", "unipelt_lora"}
 """Definitions with a mean over the tokens of a sample."""
-SINGLE = [(name,) for name in CASES if stack([name]).kind == "linear"]
+SINGLE = [(name,) for name in CASES if stack([name]).kind in ("linear", "hidden")]
 SEVERAL = [names for names in STACKS if stack(names).kind == "linear"]
 
 
@@ -37,6 +37,14 @@ def test_every_method_of_the_library(
 ) -> None:
     found = interpreted(comparing.method, name, number, biased)
     assert found is ((name, number) not in WITHOUT_FORM)
+
+
+@pytest.mark.parametrize(("name", "number"), clauses("hidden"))
+def test_every_method_between_layers(
+    name: str, number: int, interpreted: Interpreted
+) -> None:
+    found = interpreted(comparing.method, name, number, False)
+    assert found is ((name, number) not in WITHOUT_EDGE_FORM)
 
 
 @pytest.mark.parametrize("dtype", list(comparing.TOLERANCE), ids=str)

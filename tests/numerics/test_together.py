@@ -1,7 +1,7 @@
 """Generated functions of sites against torch's derivatives of the equation as written.
 
-Every clause of the library at a linear is tried, at a site of unequal sizes, and so are
-the definitions of tests/golden/programs and stacks of them.
+Every clause of the library at a linear or a value between layers is tried, at a site of
+unequal sizes, and so are the definitions of tests/golden/programs and stacks of them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,15 @@ if TYPE_CHECKING:
     from peftc.rewrite.torch_step import TorchStep
 
 SEED = 5
+ACTIVE = ("x", "h", "u", "n")
+"""Activations that a site may read."""
 
 WITHOUT_FORM = frozenset({("gate", 1)})
 """Clauses of the library at linears that have no generated function: a mean over the
 tokens of a sample tells tokens apart."""
+
+WITHOUT_EDGE_FORM = frozenset({("gate", 3)})
+"""Those at values between layers."""
 
 Run: TypeAlias = "Callable[[Mapping[str, Tensor]], Tensor]"
 
@@ -58,7 +63,7 @@ def compare(methods: Stack, biased: bool) -> bool:
     env = {"b": BATCH, "t": TOKENS, **methods.env}
     tensors = with_places(composed, given(composed, env, biased), env)
     trained = [d.name for d in composed.declarations if d.kind == "param"]
-    wanted = [n for n in made.inputs if n in ("x", *trained)]
+    wanted = [n for n in made.inputs if n in (*ACTIVE, *trained)]
     due, slopes = differentiated(written(methods, biased, env), tensors, wanted)
 
     def run(values: Mapping[str, Tensor]) -> Tensor:
@@ -120,6 +125,12 @@ def near(got: Tensor, due: Tensor) -> bool:
 def test_every_method_of_the_library(name: str, number: int, biased: bool) -> None:
     found = [compare(site, biased) for site in small_sites(name, number)]
     assert any(found) is ((name, number) not in WITHOUT_FORM)
+
+
+@pytest.mark.parametrize(("name", "number"), clauses("hidden"))
+def test_every_method_between_layers(name: str, number: int) -> None:
+    found = [compare(site, False) for site in small_sites(name, number)]
+    assert any(found) is ((name, number) not in WITHOUT_EDGE_FORM)
 
 
 @pytest.mark.parametrize("biased", [True, False])

@@ -70,7 +70,7 @@ class Host:
             return _sum(args, step.coefs or (1.0,))
         if step.op == "map":
             return f"{step.fn}({args[0]})"
-        lead = ("n",) * step.tokens
+        lead = ("tokens",) * step.tokens
         shape = f"({''.join(f'{size}, ' for size in (*lead, *step.shape))})"
         if step.op == "view":
             return f"{args[0]}.reshape({shape})"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftc.codegen.halves import halved
+from peftc.codegen.halves import halved, is_linear
 from peftc.codegen.joint_text import joint_text
 from peftc.codegen.kernels.formulas import formulas, values
 from peftc.codegen.kernels.host import Host
@@ -149,8 +149,8 @@ class _Half:
         bases = [f"{variable(y)} = {text}" for y, text in halves.bases.items()]
         given, found = [*halves.inputs, *halves.bases], tuple(halves.results.values())
         kept = (*halves.kept, *((SEED,) if self.masks else ()))
-        self._write("forward", "x", steps, given, (*found, *halves.kept))
-        draw = [f"{SEED} = draw(x)"] if self.masks else []
+        self._write("forward", halves.like, steps, given, (*found, *halves.kept))
+        draw = [f"{SEED} = draw({variable(halves.like)})"] if self.masks else []
         self.lines = [*bases, *draw, *self.lines]
         return self._module("forward", halves.inputs, (*found, *kept))
 
@@ -176,7 +176,8 @@ class _Half:
             formulas(steps, self.known), self.spaces, self._mask_kinds(), wanted
         )
         inputs = {one.name for one in self.program.inputs if one.tokens}
-        active = frozenset((inputs & {*given}) - {*self.halves.results})
+        own = {*self.halves.results} if is_linear(self.program) else set[str]()
+        active = frozenset((inputs & {*given}) - own)
         around = Surroundings(direction, self.known, self.masks, active)
         host = Host(self.known, variable(like), self.biases)
         host.made |= {n for n in given if n.startswith("%")} | {*self.halves.results}
@@ -195,7 +196,7 @@ class _Half:
                 self._host(part, host, read)
             host.made |= {*outputs(part)}
         made = {n for part in whole for n in outputs(part)}
-        self._contiguous(active, read - made - {*self.halves.results}, host.like)
+        self._contiguous(active, read - made - own, host.like)
 
     def _mask_kinds(self) -> dict[str, Kind]:
         return {
@@ -215,7 +216,7 @@ class _Half:
         self, active: Iterable[str], read: Iterable[str], like: str
     ) -> None:
         """Kernels take activations with whole rows, and all else without gaps."""
-        ahead = [f"n = {like}.shape[0]"]
+        ahead = [f"tokens = {like}.shape[0]"]
         ahead += [f"{variable(n)} = rows({variable(n)})" for n in sorted(active)]
         fixed = sorted({*read} - {*active})
         ahead += [f"{variable(n)} = {variable(n)}.contiguous()" for n in fixed]
@@ -236,7 +237,7 @@ class _Half:
         self.lines += [self._empty(name, like, "p" * is_column) for name in made]
         if few:
             width = max(self._width(form) for form in few)
-            self.lines += ["if few(n):", f"    p = splits(n, {width})"]
+            self.lines += ["if few(tokens):", f"    p = splits(tokens, {width})"]
             for form in few:
                 self.lines += [f"    {line}" for line in self._split(form, like)]
             self.lines += ["else:", f"    {_run(whole, like)}"]
@@ -252,15 +253,15 @@ class _Half:
 
     def _split(self, form: Written, like: str) -> list[str]:
         """Room for what it leaves in parts, and its launch."""
-        room = [self._empty(name, like, "p, n") for name in form.kernel.left]
+        room = [self._empty(name, like, "p, tokens") for name in form.kernel.left]
         return [*room, _run(form, like, ", parts=p" if self._width(form) else "")]
 
     def _empty(self, name: str, like: str, parts: str) -> str:
         """Room for a value: numbers of tokens and sums in parts are in float32."""
         value = self.known[name]
-        shape = ", ".join(map(str, (parts or "n", *value.shape)))
+        shape = ", ".join(map(str, (parts or "tokens", *value.shape)))
         dtype = ", torch.float32" * (bool(parts) or not value.shape)
-        own = in_parts(name) if parts == "p, n" else name
+        own = in_parts(name) if parts == "p, tokens" else name
         return f"{variable(own)} = empty({like}, [{shape}]{dtype})"
 
     def _module(self, name: str, takes: Iterable[str], gives: Iterable[str]) -> str:

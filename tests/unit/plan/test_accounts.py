@@ -34,10 +34,26 @@ def test_a_low_rank_update() -> None:
     assert one.backward[1] == element * (y + w + a + a + x + s + x + a + a)
 
 
+def test_a_value_between_layers() -> None:
+    """h + U act(D h): h is read twice and h' written, and there is no base."""
+    one = found("adapter(ffn, d=4, act=relu)")["layers.0.ffn"]
+    h, narrow = TOKENS * WIDE, TOKENS * 4
+    down, up, offsets = 4 * WIDE, 4 * WIDE, 4 + WIDE
+    element = MACHINE.element
+    assert one.why == ""
+    assert one.forward[1] == element * (h + down + up + offsets + h)
+    products = (h + down + narrow) + (narrow + 4 + narrow) + (narrow + narrow)
+    assert one.forward[0] == element * (
+        products + (narrow + up + h) + (h + WIDE + h + h)
+    )
+    assert one.kept == element * (h + narrow)
+
+
 def test_what_is_apart_says_why() -> None:
-    every = found("adapter(ffn, d=4) + prefix(k, v, p=2) + lora(gate, r=2)")
-    assert every["layers.0.ffn"].why == "the site is no linear, but hidden"
+    every = found("pfeiffer(ffn, d=4) + prefix(k, v, p=2) + lora(gate, r=2)")
+    assert every["layers.0.ffn"].why == "it reads `n`, which the graph computes"
     assert every["layers.0.ffn"].backward is None
+    assert "but attention" in every["layers.0.attention"].why
     assert every["layers.0.attention"].kept is None
     assert not every["layers.0.gate"].why
     (stored,) = found("quantize(q) + lora(q, r=2)").values()
