@@ -56,7 +56,7 @@ UNEVEN = 3
 """Parts of features, of which there are one or two blocks: one part has none."""
 
 
-IN_TORCH = {"fish", "krona", "lokr", "mixture", "phm"}
+IN_TORCH = {"compacter", "fish", "krona", "lokr", "mixture", "phm"}
 """Definitions of whose gradients torch sums some, in the type of the activations."""
 TWICE = {"lora_xs"}
 """A definition of which a gradient is a product of two products with parameters, which
@@ -132,6 +132,11 @@ class Types:
     base: torch.dtype
     own: torch.dtype
 
+    @property
+    def wide(self) -> str:
+        """That of parameters, if it is another, as a step is told it."""
+        return str(self.own) if self.own != self.base else ""
+
     def of(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor in its type."""
         if not tensor.is_floating_point():
@@ -146,7 +151,7 @@ def _formed(methods: Stack, biased: bool, types: Types, few: bool) -> bool:
     warnings.simplefilter("error")  # a kernel that is refused is one that is wrong
     try:
         program = order_jointly(methods.composed(biased), methods.env, biased)
-        made = KernelStep(program, frozenset(("bias",) * biased))
+        made = KernelStep(program, frozenset(("bias",) * biased), types.wide)
     except (NoDerivativeError, NoSourceError):
         return False
     for batch, tokens in SHAPES:
