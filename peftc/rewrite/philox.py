@@ -30,7 +30,10 @@ AT_ONCE = 1 << 22
 
 
 def kept(masks: Sequence[Drawn], seed: Tensor, tokens: int) -> tuple[Tensor, ...]:
-    """For each mask, of [tokens, ...]: where it is not zero."""
+    """For each mask, of [tokens, ...]: where it is not zero.
+
+    Kernels number elements in 32 bits, so that larger masks repeat.
+    """
     return tuple(
         torch.cat([*_parts(seed + stream, tokens * prod(mask.shape), mask.p)]).view(
             tokens, *mask.shape
@@ -42,7 +45,8 @@ def kept(masks: Sequence[Drawn], seed: Tensor, tokens: int) -> tuple[Tensor, ...
 def _parts(seed: Tensor, size: int, p: float) -> Iterator[Tensor]:
     for start in range(0, max(size, 1), AT_ONCE):
         end = min(start + AT_ONCE, size)
-        yield uniform(seed, torch.arange(start, end, device=seed.device)) >= p
+        places = torch.arange(start, end, device=seed.device)
+        yield uniform(seed, places & WORD) >= p
 
 
 def uniform(seed: Tensor, places: Tensor) -> Tensor:
