@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from peftc.rewrite.step import Together
 
 
+LEAST = 1 << 17
+"""Elements of an activation below which it is kept all the same: to make it again takes
+a call of autograd within autograd, a tenth of a step of 32 tokens by 512 features."""
+
+
 @dataclass(frozen=True, eq=False)
 class Made:
     """The step's input at `place`, which `run` computes from `count` arguments."""
@@ -60,8 +65,42 @@ class Recomputed:
 
     def __call__(self, *given: Any) -> tuple[Tensor, ...]:
         """The values that the program replaces."""
+        if self._is_small(given):
+            return self._kept(given)
         found: tuple[Tensor, ...] = _Step.apply(self, *given)  # type: ignore[no-untyped-call]
         return found
+
+    @cached_property
+    def _x(self) -> int | None:
+        """Which of what is made is the activation."""
+        places = [one.place for one in self.made]
+        return places.index(self.step.first) if self.step.first in places else None
+
+    def _is_small(self, given: Sequence[Any]) -> bool:
+        """Whether the activation is made of few numbers; none that a graph leaves
+        open."""
+        if self._x is None:
+            return False
+        own = self.chunks(given)[self._x]
+        sizes = [value.numel() for value in own if isinstance(value, torch.Tensor)]
+        return all(isinstance(size, int) and size < LEAST for size in sizes)
+
+    def _kept(self, given: Sequence[Any]) -> tuple[Tensor, ...]:
+        """The same with an activation that torch keeps."""
+        assert self._x is not None
+        chunks, rest = self.chunks(given), given[self.count :]
+        x = self.made[self._x].run(*chunks[self._x])
+        others = [v for i, own in enumerate(chunks) if i != self._x for v in own]
+        place = sum(i < self.step.first for i in self.rest)
+        found = self._less(*others, *rest[:place], x, *rest[place:])
+        results = found if isinstance(found, tuple) else (found,)
+        return (*results, *((x,) * self.gives))
+
+    @cached_property
+    def _less(self) -> Callable[..., Any]:
+        """The step to which the activation is given."""
+        others = tuple(one for i, one in enumerate(self.made) if i != self._x)
+        return Recomputed(self.step, others) if others else self.step
 
     def chunks(self, given: Sequence[Any]) -> list[Sequence[Any]]:
         """The arguments of each that is made."""

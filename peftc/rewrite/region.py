@@ -137,7 +137,7 @@ def _replace(step: fx.Node, region: Region) -> None:
     together = step.target
     assert isinstance(together, Together)
     others = _others(region, step)
-    made = Made(together.first, _made(region), len(region.reads))
+    made = Made(together.first, _made(region).forward, len(region.reads))
     new, at = make_input(step, made, region.reads, bool(others))
     if REGION in region.x.meta:
         new.meta[REGION] = region.x.meta[REGION]

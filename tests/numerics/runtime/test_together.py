@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import peftc
 from peftc.diagnostics.core import PeftcError
+from peftc.rewrite import recomputed
 from peftc.rewrite.step import twice
 from peftc.training import Run
 from tests.models import model, randomise, tokens
@@ -122,6 +123,18 @@ def test_what_is_cheap_to_compute_is_not_kept(family: str) -> None:
     for one in (ordinary, together):
         differentiated(one)
     assert kept(together) < 0.85 * kept(ordinary)
+
+
+@pytest.mark.parametrize("spec", [ALL, "qlora(r=4)"])
+def test_what_is_small_is_kept(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer to make again than to keep, and is little."""
+    _, together = pair("llama", spec)
+    found = differentiated(together)
+    less = kept(together)
+    monkeypatch.setattr(recomputed, "LEAST", 1 << 20)
+    together.zero_grad()
+    assert_alike(differentiated(together), found, 1e-12)
+    assert kept(together) > less
 
 
 @pytest.mark.parametrize("method", ["lora(linear, r=2)", "ia3(k, v, ffn)"])
