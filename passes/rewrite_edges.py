@@ -71,7 +71,7 @@ def _as_step(
     if types is None or any(not _is_like(old, node) for node in base):
         return None
     step = step_of((program,), (False,), types, use.capture.steps)
-    return at.put(step, *map(read, step.inputs))
+    return at.put_as(example(old), step, *map(read, step.inputs))
 
 
 def _is_like(old: fx.Node, node: fx.Node) -> bool:

@@ -53,6 +53,19 @@ class Inserter:
 
     def put(self, target: Target, *args: Any, **kwargs: Any) -> fx.Node:
         """Insert a call and compute its example value."""
+        node = self._create(target, args, kwargs)
+        node.meta["example_value"] = _value(node)
+        return node
+
+    def put_as(self, value: Any, target: Target, *args: Any) -> fx.Node:
+        """Insert a call whose example value is known: to compute it takes time."""
+        node = self._create(target, args, {})
+        node.meta["example_value"] = value
+        return node
+
+    def _create(
+        self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> fx.Node:
         op = "call_method" if isinstance(target, str) else "call_function"
         graph = self.before.graph
         with graph.inserting_before(self.before):
@@ -62,7 +75,6 @@ class Inserter:
                 node.meta[name] = self.like.meta[name]
         node.meta["peftc.site"] = self.site
         node.meta["peftc.span"] = self.span
-        node.meta["example_value"] = _value(node)
         return node
 
     def cast(self, node: fx.Node, dtype: torch.dtype) -> fx.Node:

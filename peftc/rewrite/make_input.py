@@ -10,7 +10,7 @@ import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from peftc.rewrite.insert import Inserter
+from peftc.rewrite.insert import Inserter, example
 from peftc.rewrite.recomputed import Recomputed
 from peftc.rewrite.step import Together
 
@@ -23,17 +23,20 @@ if TYPE_CHECKING:
 
 
 def make_input(
-    node: fx.Node, made: Made, args: Sequence[fx.Node], gives: bool = False
+    node: fx.Node, made: Made, args: Sequence[fx.Node], gives: fx.Node | None = None
 ) -> tuple[fx.Node, Inserter]:
-    """The new node, and where it stands; its last result is x if `gives`."""
-    whole, target = _whole(node), node.target
+    """The new node, and where it stands; its last result is x, if that is given."""
+    whole = _whole(node)
     before, rest = node.args[: whole.count], node.args[whole.count :]
     left = [a for i, a in zip(whole.rest, rest, strict=True) if i != made.place]
-    more = Recomputed(whole.step, (*whole.made, made), whole.gives or gives)
+    more = Recomputed(whole.step, (*whole.made, made), whole.gives or gives is not None)
     at = Inserter(node, node.meta["peftc.site"], node, node.meta["peftc.span"])
-    new = at.put(more, *before, *args, *left)
+    old = node.meta["example_value"]
+    single = not isinstance(old, tuple)
+    results = (old,) if single else old
+    given = () if gives is None else (example(gives),)
+    new = at.put_as((*results, *given), more, *before, *args, *left)
     new.meta = {**node.meta, **new.meta}
-    single = isinstance(target, Together) and len(whole.step.source.results) == 1
     value = at.put(operator.getitem, new, 0) if single else new
     node.replace_all_uses_with(value, propagate_meta=False)
     node.graph.erase_node(node)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +20,6 @@ from peftc.rewrite.make_input import make_input
 from peftc.rewrite.recomputed import Made
 from peftc.rewrite.step import Together
 from peftc.sites import ops
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LAYOUT = (ops.VIEWS - {"clone", "roll", "detach", "getattr"}) | ops.CASTS
 ARITHMETIC = (
@@ -89,24 +85,19 @@ def region_of(x: fx.Node) -> Region | None:
     """How x is made, if that is cheap and has less to keep than x."""
     if not _is_cheap(x):
         return None
-    nodes = {x}
-    for node in _upwards(x):
+    nodes, open_ends = {x}, {*x.all_input_nodes}
+    while open_ends:
+        node = max(open_ends)  # all that read it come later, and were looked at
+        open_ends.remove(node)
         inside = all(user in nodes for user in node.users)
         if inside and _is_cheap(node) and node.meta.get(REGION) == x.meta.get(REGION):
             nodes.add(node)
+            open_ends.update(node.all_input_nodes)
     if not any(ops.name(node) in ARITHMETIC for node in nodes):
         return None
     ordered = tuple(sorted(nodes))
     reads = dict.fromkeys(i for n in ordered for i in n.all_input_nodes)
     return Region(ordered, tuple(one for one in reads if one not in nodes))
-
-
-def _upwards(x: fx.Node) -> Iterator[fx.Node]:
-    """The nodes before x, the nearest first."""
-    node = x.prev
-    while node.op not in ("root", "placeholder"):
-        yield node
-        node = node.prev
 
 
 def _is_cheap(node: fx.Node) -> bool:
@@ -138,7 +129,7 @@ def _replace(step: fx.Node, region: Region) -> None:
     assert isinstance(together, Together)
     others = _others(region, step)
     made = Made(together.first, _made(region).forward, len(region.reads))
-    new, at = make_input(step, made, region.reads, bool(others))
+    new, at = make_input(step, made, region.reads, region.x if others else None)
     if REGION in region.x.meta:
         new.meta[REGION] = region.x.meta[REGION]
     if others:

@@ -214,7 +214,9 @@ def _emit(
     biased = tuple(use.anchor.bias is not None for use in same)
     function = step_of(tuple(programs), biased, types, same[0].capture.steps)
     at = _inserter(same)
-    made = at.put(function, *(_operand(name, same, at) for name in function.inputs))
+    operands = [_operand(name, same, at) for name in function.inputs]
+    values = tuple(example(use.anchor.y) for use in same)
+    made = at.put_as(values if len(same) > 1 else values[0], function, *operands)
     for number, use in enumerate(same):
         new = at.put(operator.getitem, made, number) if len(same) > 1 else made
         put(use.capture, Edit((use.key,), ("y",), use.anchor.y, new))
