@@ -65,6 +65,8 @@ class Recomputed:
 
     def __call__(self, *given: Any) -> tuple[Tensor, ...]:
         """The values that the program replaces."""
+        if not torch.is_grad_enabled():
+            return self._without_gradients(given)
         if self._is_small(given):
             return self._kept(given)
         found: tuple[Tensor, ...] = _Step.apply(self, *given)  # type: ignore[no-untyped-call]
@@ -84,6 +86,15 @@ class Recomputed:
         own = self.chunks(given)[self._x]
         sizes = [value.numel() for value in own if isinstance(value, torch.Tensor)]
         return all(isinstance(size, int) and size < LEAST for size in sizes)
+
+    def _without_gradients(self, given: Sequence[Any]) -> tuple[Tensor, ...]:
+        """The same where nothing is kept for a backward."""
+        known: dict[int, Any] = dict(zip(self.rest, given[self.count :], strict=True))
+        for one, args in zip(self.made, self.chunks(given), strict=True):
+            known[one.place] = one.run(*args)
+        found = self.step(*(known[i] for i in range(len(self.step.inputs))))
+        results = found if isinstance(found, tuple) else (found,)
+        return (*results, *((known[self.step.first],) * self.gives))
 
     def _kept(self, given: Sequence[Any]) -> tuple[Tensor, ...]:
         """The same with an activation that torch keeps."""

@@ -137,6 +137,16 @@ def test_what_is_small_is_kept(spec: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert kept(together) > less
 
 
+@pytest.mark.parametrize("spec", [ALL, "qlora(r=4)"])
+def test_without_gradients_steps_give_the_same(spec: str) -> None:
+    _, together = pair("llama", spec)
+    due = together(input_ids=tokens()).logits
+    with torch.no_grad():
+        found = together(input_ids=tokens()).logits
+    assert nodes(together) == 8
+    assert torch.equal(found, due.detach())
+
+
 @pytest.mark.parametrize("method", ["lora(linear, r=2)", "ia3(k, v, ffn)"])
 def test_decoded_weights_are_not_kept(method: str) -> None:
     """They would be most of all: the codes are there anyway."""
