@@ -109,8 +109,9 @@ def _again(
 
 
 def _front(program: JointProgram, whole: Whole, kept: Sequence[str]) -> Writer:
-    live = {*(value for _, value in program.forward.results), *kept}
-    return Writer(whole, like(program), program.forward.steps, live)
+    results = [value for _, value in program.forward.results]
+    live = {*results, *kept}
+    return Writer(whole, like(program), program.forward.steps, live, results)
 
 
 def _fronted(
@@ -135,7 +136,7 @@ def _backward(
 
 def _back(whole: Whole, halves: Halves) -> Writer:
     live = set(halves.gradients.values())
-    return Writer(whole, halves.adjoints[0], halves.back, live)
+    return Writer(whole, halves.adjoints[0], halves.back, live, live)
 
 
 # --- what is passed -------------------------------------------------------------------

@@ -75,7 +75,8 @@ class Whole:
 
 @dataclass
 class Writer:
-    """Writes steps as lines; `live` values are results and are not changed.
+    """Writes steps as lines; `live` values are given out and are not changed, `results`
+    are those of them that the graph reads.
 
     `like` is an activation that the function takes, of the base's type.
     """
@@ -84,6 +85,7 @@ class Writer:
     like: str
     steps: Sequence[Step]
     live: Collection[str]
+    results: Collection[str]
     lines: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,6 +93,16 @@ class Writer:
         self.by_name = {step.out: step for step in self.steps}
         self.widened: set[str] = set()
         self.late = {name for step in self.steps for name in self._late(step)}
+        self.given = self._activations_given()
+
+    def _activations_given(self) -> set[str]:
+        """Activations that are results, and what these are added up in: whoever reads
+        them sums along their features, which lie side by side."""
+        found = {*self.results}
+        for step in reversed(self.steps):
+            if step.out in found:
+                found.add(self._into(step))
+        return {name for name in found if name in self.by_name}
 
     def draw(self, masks: Sequence[Drawn]) -> None:
         """Draw masks, as torch's dropout does."""
@@ -260,7 +272,7 @@ class Writer:
             weight = self._base_matrix(right)
             return f"{self._narrow(left.name, weight)} @ {weight}"
         rows, columns = self._out(step)
-        if columns <= NARROW < rows:
+        if columns <= NARROW < rows and not (step.tokens and step.out in self.given):
             return f"({self._matrix(right.turn())} @ {self._matrix(left.turn())}).t()"
         return f"{self._matrix(left)} @ {self._matrix(right)}"
 
