@@ -235,8 +235,9 @@ def step_of(
     names = site_names("bias", len(programs))
     biases = frozenset(name for name, has in zip(names, biased, strict=True) if has)
     whole = group(programs)
+    launches = by == "kernels" and torch.float64 not in types  # kernels have float32
     try:
-        return (launched if by == "kernels" else together)(whole, biases, wide)
+        return (launched if launches else together)(whole, biases, wide)
     except NoSourceError:
         return together(whole, biases, wide)
 
