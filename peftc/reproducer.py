@@ -15,7 +15,6 @@ import traceback
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.internal import InternalError
 from peftc.passes import PIPELINE
 from peftc.plan.print import plan_text
+from peftc.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,7 +81,7 @@ class Reproducer:
         return {
             "model": self.model,
             "pipeline": PIPELINE,
-            "versions": {name: _version(name) for name in PACKAGES},
+            "versions": versions(PACKAGES),
             "python": platform.python_version(),
             "command": f"peftc replay {folder.name}",
         }
@@ -109,10 +109,3 @@ def raising() -> Iterator[None]:
         yield
     finally:
         _raising.reset(token)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 
 from peftc.codegen.joint_text import joint_text, parse_joint
 from peftc.rewrite.generated import Generated, generated
+from peftc.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,16 +79,9 @@ def _facts(
         "direction": function.direction,
         "wanted": function.wanted,
         "device": str(given[0].device),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "python": platform.python_version(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def read(folder: Path) -> tuple[Generated, Sequence[Tensor]]:

@@ -6,6 +6,7 @@ In: a joint program, a direction and the gradients that are wanted.  Out: `Gener
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from peftc.codegen.kernels.formulas import values
@@ -57,7 +58,7 @@ class Generated:
             return (*self.source.results, *self.source.kept)
         return self.source.gradients
 
-    @property
+    @cached_property
     def tokens(self) -> tuple[bool, ...]:
         """Which of the arguments have rows for tokens."""
         active = {name for name, value in values(self.program).items() if value.tokens}

@@ -6,7 +6,7 @@ Torch's functions of the same program stand beside: gradients of gradients are t
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from peftc.codegen.kernels.source import KernelSource
-    from peftc.expr.joint_program import JointProgram
     from peftc.rewrite.generated import Direction
     from peftc.rewrite.step import Run, Values
 
@@ -93,16 +92,3 @@ class KernelStep(Together):
         seed = named.pop(SEED, None)
         masks = () if seed is None else keep(self.program.masks, seed, dy.shape[0])
         return (*named.values(), *masks)
-
-
-@lru_cache(maxsize=256)
-def launched(
-    program: JointProgram, biases: frozenset[str] = frozenset(), wide: str = ""
-) -> KernelStep:
-    """The step of a program: equal programs have one.
-
-    Raises:
-        NoSourceError: if a step has no form.
-        PeftcError: if Triton is not installed.
-    """
-    return KernelStep(program, biases, wide)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,8 +91,8 @@ class Recomputed:
     def _without_gradients(self, given: Sequence[Any]) -> tuple[Tensor, ...]:
         """The same where nothing is kept for a backward."""
         known: dict[int, Any] = dict(zip(self.rest, given[self.count :], strict=True))
-        for one, args in zip(self.made, self.chunks(given), strict=True):
-            known[one.place] = one.run(*args)
+        pairs = zip(self.made, self.make(given), strict=True)
+        known |= {one.place: value for one, value in pairs}
         found = self.step(*(known[i] for i in range(len(self.step.inputs))))
         results = found if isinstance(found, tuple) else (found,)
         return (*results, *((known[self.step.first],) * self.gives))
@@ -115,9 +116,19 @@ class Recomputed:
 
     def chunks(self, given: Sequence[Any]) -> list[Sequence[Any]]:
         """The arguments of each that is made."""
-        ends = [sum(m.count for m in self.made[: i + 1]) for i in range(len(self.made))]
+        return [given[own] for own in self._own]
+
+    @cached_property
+    def _own(self) -> list[slice]:
+        """Where the arguments of each that is made are."""
+        ends = list(accumulate(one.count for one in self.made))
         pairs = zip(self.made, ends, strict=True)
-        return [given[end - one.count : end] for one, end in pairs]
+        return [slice(end - one.count, end) for one, end in pairs]
+
+    def make(self, given: Sequence[Any]) -> list[Tensor]:
+        """All that is made."""
+        pairs = zip(self.made, self.chunks(given), strict=True)
+        return [one.run(*args) for one, args in pairs]
 
     def inputs(
         self, values: Sequence[Tensor | None], rest: Sequence[Tensor | None]
@@ -149,8 +160,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, whole: Recomputed, *given: Any) -> tuple[Tensor, ...]:
         before, rest = given[: whole.count], given[whole.count :]
-        pairs = zip(whole.made, whole.chunks(before), strict=True)
-        made = [one.run(*args) for one, args in pairs]
+        made = whole.make(before)
         x = _x(whole, made, rest)
         values = whole.step.run(*whole.inputs(made, rest))
         count = len(whole.step.source.results)

@@ -6,11 +6,11 @@ are those that the kernel draws, from the same seed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from peftc.codegen.halves import like
 from peftc.codegen.kernels.template import SEED
 from peftc.codegen.torch_writer import base_weight, drawn
 from peftc.rewrite.launch import draw
@@ -28,14 +28,29 @@ if TYPE_CHECKING:
 Tensors: TypeAlias = "Sequence[Tensor]"
 
 
-class Reference(Protocol):
+class Reference(ABC):
     """A kernel function by torch."""
 
+    def __init__(self, function: Generated) -> None:
+        self.function = function
+        self.own = together(function.program, function.biases, function.wide)
+        self.exact = together(function.program, function.biases)
+
+    @torch.no_grad()
     def __call__(
         self, tensors: Tensors, found: Tensors | None = None, exact: bool = False
     ) -> tuple[Tensor, ...]:
         """The results; with the random numbers of what was `found`, and `exact` if all
         is computed in a type of twice as many digits."""
+        if exact:
+            return self._run(self.exact, wide(tensors), found)
+        return self._run(self.own, tensors, found)
+
+    @abstractmethod
+    def _run(
+        self, form: TorchStep, given: Tensors, found: Tensors | None
+    ) -> tuple[Tensor, ...]:
+        """The results by a step of torch."""
 
 
 def reference(function: Generated) -> Reference:
@@ -43,50 +58,35 @@ def reference(function: Generated) -> Reference:
     return (_Forward if function.direction == "forward" else _Backward)(function)
 
 
-class _Forward:
-    def __init__(self, function: Generated) -> None:
-        self.function = function
-
-    @torch.no_grad()
-    def __call__(
-        self, tensors: Tensors, found: Tensors | None = None, exact: bool = False
+class _Forward(Reference):
+    def _run(
+        self, form: TorchStep, given: Tensors, found: Tensors | None
     ) -> tuple[Tensor, ...]:
-        masks = self.function.program.masks
-        x = tensors[self.function.takes.index(like(self.function.program))]
-        form = _form(self.function, exact)
+        masks, x = form.program.masks, given[form.first]
         seed = [draw(x) if found is None else found[-1]] if masks else []
         keep = kept(masks, seed[0], x.shape[0]) if seed else ()
-        values = form.again(*(wide(tensors) if exact else tensors), *keep)
+        values = form.again(*given, *keep)
         count = len(form.source.results)
         left = dict(zip(form.source.kept, values[count:], strict=True))
         needed = (name for name in self.function.source.kept if name != SEED)
         return (*values[:count], *(left[name] for name in needed), *seed)
 
 
-class _Backward:
-    def __init__(self, function: Generated) -> None:
-        self.function = function
-
-    @torch.no_grad()
-    def __call__(
-        self, tensors: Tensors, found: Tensors | None = None, exact: bool = False
+class _Backward(Reference):
+    def _run(
+        self, form: TorchStep, given: Tensors, found: Tensors | None
     ) -> tuple[Tensor, ...]:
-        function = self.function
-        given = wide(tensors) if exact else tensors
-        known = dict(zip(function.takes, given, strict=True))
-        if not exact:
-            known |= as_torch(function.program, known, function.wide)
+        known = dict(zip(self.function.takes, given, strict=True))
+        known |= as_torch(form.program, known, form.wide)
         if SEED in known:
-            masks, tokens = function.program.masks, tensors[0].shape[0]
-            keep = kept(masks, known[SEED], tokens)
+            masks = form.program.masks
+            keep = kept(masks, known[SEED], given[0].shape[0])
             known |= dict(zip(map(drawn, masks), keep, strict=True))
-        source, run = _form(function, exact).backward({*function.wanted})
-        adjoints = (f"d{name}" for name in source.results)
-        return run(*(known[name] for name in (*adjoints, *source.saved)))
-
-
-def _form(function: Generated, exact: bool) -> TorchStep:
-    return together(function.program, function.biases, "" if exact else function.wide)
+        wanted = {*self.function.wanted}
+        gradients = form.gradients(tuple(name in wanted for name in form.inputs))
+        names = (*form.inputs, *form.source.kept)
+        adjoints = given[: len(form.source.results)]
+        return gradients.run(*adjoints, *(known[names[i]] for i in gradients.reads))
 
 
 def as_torch(

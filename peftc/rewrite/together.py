@@ -29,7 +29,7 @@ from peftc.expr.order import MACHINE
 from peftc.rewrite.edit import after, now
 from peftc.rewrite.edit import replace as put
 from peftc.rewrite.insert import BOTH, Inserter, example
-from peftc.rewrite.kernel_step import launched
+from peftc.rewrite.kernel_step import KernelStep
 from peftc.rewrite.launch import is_interpreted
 from peftc.rewrite.linear import weight
 from peftc.rewrite.torch_step import together
@@ -237,7 +237,7 @@ def step_of(
     whole = group(programs)
     launches = by == "kernels" and torch.float64 not in types  # kernels have float32
     try:
-        return (launched if launches else together)(whole, biases, wide)
+        return (KernelStep if launches else together)(whole, biases, wide)
     except NoSourceError:
         return together(whole, biases, wide)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import platform
 import resource
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from peftc.tuning.progress import clock
+from peftc.versions import versions as of_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,13 +59,7 @@ def memory() -> dict[str, int | None]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version(), **of_packages(PACKAGES)}
 
 
 def measured(before: Measures | None, after: Measures | None) -> dict[str, Any] | None:

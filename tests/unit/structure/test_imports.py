@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAYERS = (
-    ("diagnostics.core", "diagnostics.render", "syntax.source", "files"),
+    ("diagnostics.core", "diagnostics.render", "syntax.source", "files", "versions"),
     ("methods", "grammar", "storage.table"),
     ("diagnostics", "syntax"),
     ("view",),
