@@ -31,6 +31,7 @@ MODULES = (
     "stored",
     "rewrite",
     "runtime",
+    "slots",
     "artefact",
     "tuning",
     "bench",

@@ -18,8 +18,11 @@ from peftc.diagnostics.runtime import WrongState
 from peftc.plan.parse import parse_plan
 from peftc.plan.print import plan_hash, plan_text
 from peftc.plan.types import stored
+from peftc.runtime.codes import codes_in
 from peftc.runtime.essence import difference
+from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fingerprint import Fingerprint, fingerprint
+from peftc.runtime.initial import initial_value
 from peftc.runtime.parameters import added, like, stored_dtype
 from peftc.runtime.state import Adapter, Expected, check_tensors
 
@@ -131,3 +134,23 @@ def copy_into(model: nn.Module, adapter: Adapter) -> None:
     with torch.no_grad():
         for path, value in adapter.tensors.items():
             tensor_at(model, path).copy_(value)
+
+
+def first_values(
+    model: nn.Module, plan: Plan, known: Mapping[str, torch.Tensor] | None = None
+) -> Mapping[str, torch.Tensor]:
+    """What the added tensors are when a spec is compiled, by path, on the CPU.
+
+    Those that begin with the values of other adapters have their `known` ones.
+    """
+    at = evaluations(model, plan, codes_in(model, plan.stores), known)
+    return {
+        path: initial_value(
+            tensor,
+            plan.seed,
+            rewrite.site.key,
+            tensor_at(model, path).dtype,
+            at[rewrite.site.key],
+        )
+        for rewrite, tensor, path in added(plan)
+    }

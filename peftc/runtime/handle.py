@@ -16,6 +16,7 @@ from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import WrongState
 from peftc.plan.training import training_plan
 from peftc.runtime import adapters, merge, removal, storing
+from peftc.runtime.adapter_slots import Slots
 from peftc.runtime.export import exported
 from peftc.runtime.parameters import added
 from peftc.runtime.state import Adapter, read_adapter, write_adapter
@@ -61,6 +62,8 @@ class Handle:
         """What the instance had of its own before, of what it was given."""
         self.merged: merge.Merged | None = None
         self.removed = False
+        self.slots = Slots(self)
+        """The adapters that the model has, of which one is active."""
 
     @property
     def recipe(self) -> Recipe:
@@ -110,7 +113,7 @@ class Handle:
         that these lack, on made-up ones.
         """
         if not self.captures.texts:
-            self._require_apart()
+            self.require_apart()
             run_once(self.model, inputs)
         return "\n".join(self.captures.texts)
 
@@ -127,7 +130,7 @@ class Handle:
         Raises:
             PeftcError: PEFT631 while merged or removed.
         """
-        self._require_apart()
+        self.require_apart()
         return verify(self, inputs)
 
     def report(self) -> dict[str, Any]:
@@ -203,7 +206,7 @@ class Handle:
         Raises:
             PeftcError: PEFT624, PEFT627, or PEFT631 while merged.
         """
-        self._require_apart()
+        self.require_apart()
         whole = adapters.adapter_of(self, Path(folder))
         return write_adapter(Path(folder), whole, record=record)
 
@@ -216,7 +219,7 @@ class Handle:
         Raises:
             PeftcError: as `save`.
         """
-        self._require_apart()
+        self.require_apart()
         whole = adapters.adapter_of(self, Path(folder))
         return write_adapter(Path(folder), exported(whole))
 
@@ -226,7 +229,7 @@ class Handle:
         Raises:
             PeftcError: PEFT620 to PEFT626; nothing is changed then.
         """
-        self._require_apart()
+        self.require_apart()
         self.take(read_adapter(Path(folder)), any_base=any_base)
 
     def take(self, adapter: Adapter, *, any_base: bool = False) -> None:
@@ -266,8 +269,8 @@ class Handle:
     def _require_present(self) -> None:
         self._require(not self.removed, "the methods were removed from the model")
 
-    def _require_apart(self) -> None:
-        """The methods are in the model, and not in its weights."""
+    def require_apart(self) -> None:
+        """Refuse (PEFT631) unless the methods are there, and not in the weights."""
         self._require_present()
         self._require(not self.merged, "the model is merged", "call `unmerge()` first")
 

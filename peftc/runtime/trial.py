@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from peftc.runtime.adapters import tensor_at, tensors
+from peftc.runtime.adapters import first_values, tensor_at, tensors
 from peftc.runtime.bind import layout
-from peftc.runtime.codes import codes_in
 from peftc.runtime.entry import Entry
-from peftc.runtime.evaluate import evaluations
-from peftc.runtime.initial import initial_value
 from peftc.runtime.modes import evaluating
-from peftc.runtime.parameters import added
 from peftc.runtime.recipe import Captures
 from peftc.runtime.tripwire import Switch
 from peftc.sites.inputs import example_inputs
@@ -117,19 +113,8 @@ class Trial:
     def first_values(self) -> Mapping[str, torch.Tensor]:
         """What the added tensors were when the spec was compiled; those that began
         with the values of other adapters, which may be gone, what they are now."""
-        plan = self.handle.plan
-        now, codes = tensors(self.model, plan), codes_in(self.model, plan.stores)
-        at = evaluations(self.model, plan, codes, now)
-        return {
-            path: initial_value(
-                tensor,
-                plan.seed,
-                rewrite.site.key,
-                tensor_at(self.model, path).dtype,
-                at[rewrite.site.key],
-            )
-            for rewrite, tensor, path in added(plan)
-        }
+        now = tensors(self.model, self.handle.plan)
+        return first_values(self.model, self.handle.plan, now)
 
     def move_from_the_start(self) -> None:
         """Move what is trained, if nothing has trained it yet."""

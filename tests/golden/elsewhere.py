@@ -144,6 +144,8 @@ ELSEWHERE = {
     "PEFT306": "tests/unit/plan/test_text.py::test_something_else_is_no_plan",
     "PEFT355": "tests/numerics/methods/test_sparse.py::"
     "test_scores_of_zeros_are_not_compared",
+    "PEFT650": _RUNTIME + "test_adapter_slots.py::test_what_cannot_be_is_said",
+    "PEFT651": _RUNTIME + "test_adapter_slots.py::test_what_cannot_be_is_said",
     "PEFT660": "tests/ecosystem/test_cli.py::"
     "test_what_peftc_did_not_write_is_not_replaced",
     "PEFT447": "tests/kernels/test_backend.py::test_without_a_card_it_is_said",
