@@ -43,7 +43,8 @@ def compile(
             training on a CPU linears of one input and their methods are one step of
             autograd, whose forward and backward are planned together; `plain` is
             `eager` without that, each operation for itself.  `triton` runs these steps
-            as generated kernels, on a graphics card.
+            as generated kernels, on a graphics card.  `watched` is for looking for NaN:
+            `plain`, one operation at a time, up to the first value that is not finite.
         more: `inputs` are example arguments of the forward, what is not given is made
             up; `keep_base` keeps the values of weights that a spec stores in codes, in
             the memory of the CPU, so that `remove()` can give them back.

@@ -230,6 +230,25 @@ class SharedAcrossDevices(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotFiniteHere(Diagnostic):
+    """An operation made NaN or infinity out of finite values.
+
+    `backend="watched"` runs a model operation by operation and stops at the first such
+    one.  A parameter that holds such values was made so before: by a step of the
+    optimizer that was too large, or by a damaged file.
+
+    Fix: smaller steps or values at the place that is named; a wider type.
+    """
+
+    code: ClassVar[str] = "PEFT617"
+    title: ClassVar[str] = "a value is not finite"
+    label: ClassVar[str] = "{what} at {place}"
+    exit_code: ClassVar[int] = 5
+    what: str
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NotMergeable(Diagnostic):
     """A rewrite cannot be written into the weights of the base.
 

@@ -327,3 +327,28 @@ class Unreached(Diagnostic):
     label: ClassVar[str] = "{count} of them, the first is `{first}`"
     first: str
     count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossNotFinite(Diagnostic):
+    """The loss became infinite or not a number, and training stopped before the step.
+
+    The batch was run once more, operation by operation, to find where that begins; if
+    the place is a parameter, an earlier step of the optimizer has spoilt it.  Nothing
+    was saved after that: the last checkpoint is whole.
+
+    Fix: a smaller learning rate; a method that starts without effect; longer warm-up;
+    a wider type, if the place is an operation that overflows; labels in every sample,
+    if it is the loss.
+    """
+
+    code: ClassVar[str] = "PEFT688"
+    title: ClassVar[str] = "the loss is not finite"
+    label: ClassVar[str] = "at step {step}: {loss}"
+    notes: ClassVar[tuple[str, ...]] = ("{place}", "{kept}")
+    help: ClassVar[str] = "try a smaller learning rate"
+    exit_code: ClassVar[int] = 5
+    step: int
+    loss: str
+    place: str = ""
+    kept: str = ""

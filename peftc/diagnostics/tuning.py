@@ -230,21 +230,3 @@ class BadSetting(Diagnostic):
     label: ClassVar[str] = "{problem}"
     exit_code: ClassVar[int] = 2
     problem: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotFinite(Diagnostic):
-    """The loss became infinite or not a number, and training stopped there.
-
-    What is trained after that is lost; the last checkpoint was written before.
-
-    Fix: a smaller `--lr`; a method that starts without effect; longer warm-up.
-    """
-
-    code: ClassVar[str] = "PEFT688"
-    title: ClassVar[str] = "the loss is not finite"
-    label: ClassVar[str] = "at step {step}: {loss}"
-    help: ClassVar[str] = "try a smaller `--lr`"
-    exit_code: ClassVar[int] = 5
-    step: int
-    loss: str

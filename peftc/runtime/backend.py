@@ -29,6 +29,7 @@ from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
 from peftc.runtime.names import CHILD
 from peftc.runtime.needed import erase
+from peftc.runtime.watched import NAMES, watched
 from peftc.sites.anchors import Capture, Located
 from peftc.sites.capture import ties
 from peftc.sites.locate import locate
@@ -69,6 +70,8 @@ PLAIN = "plain"
 """Eager, every site as separate operations whose backward is autograd's."""
 KERNELS = "triton"
 """Eager, sites as generated kernels."""
+WATCHED = "watched"
+"""As PLAIN, one operation at a time, up to a value that is not finite."""
 
 RUNNERS: dict[str, Runner] = {
     "eager": _eager,
@@ -76,8 +79,9 @@ RUNNERS: dict[str, Runner] = {
     KERNELS: _eager,
     "aot_eager": _behind("aot_eager"),
     "inductor": _inductor,
+    WATCHED: watched,
 }
-STEPS: dict[str, Steps] = {PLAIN: "", KERNELS: "kernels"}
+STEPS: dict[str, Steps] = {PLAIN: "", WATCHED: "", KERNELS: "kernels"}
 """What sites are one step by; torch, where nothing is said."""
 
 
@@ -100,12 +104,15 @@ class Backend:
         erase(gm)
         regions = checkpoint.inline(gm)
         capture = self._rewrite(gm.graph, binding, ties(model))
-        text = graph_text(gm.graph, _names(binding))
+        gm.meta[NAMES] = names = _names(binding)
+        text = graph_text(gm.graph, names)
         self.captures.add(text, readers(capture, self.recipe.plan))
-        checkpoint.outline(gm, regions, eager=RUNNERS[self.recipe.backend] is _eager)
+        runner = RUNNERS[self.recipe.backend]
+        if runner is not watched:
+            checkpoint.outline(gm, regions, eager=runner is _eager)
         gm.graph.lint()
         gm.recompile()
-        code = RUNNERS[self.recipe.backend](gm, inputs)
+        code = runner(gm, inputs)
         return self.recipe.around(code) if self.recipe.around else code
 
     def _model(self) -> nn.Module:

@@ -19,6 +19,7 @@ from peftc.runtime import adapters, merge, removal, storing
 from peftc.runtime.adapter_slots import Slots
 from peftc.runtime.export import exported
 from peftc.runtime.parameters import added
+from peftc.runtime.shared_copy import base_of_its_own
 from peftc.runtime.state import Adapter, read_adapter, write_adapter
 from peftc.runtime.verify import verify
 from peftc.sites.inputs import example_inputs
@@ -164,6 +165,15 @@ class Handle:
         Weights that are kept in codes are those that they decode to.
         """
         return self.switch.disabled()
+
+    def reference(self) -> nn.Module:
+        """The base as a model of its own, which shares its tensors with this one.
+
+        For trainers that compare with what the model was, such as TRL's DPOTrainer, by
+        `ref_model=model.peftc.reference()`: no weight is in memory twice.
+        """
+        self._require_apart()
+        return base_of_its_own(self.model)
 
     def original(self) -> AbstractContextManager[None]:
         """Run the base as it was before its weights went into codes, in a `with` block.

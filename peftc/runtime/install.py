@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """What `install` may be told beyond the plan.
 
-    `backend` runs the rewritten graph (`eager`, `aot_eager`, `inductor`); `dynamic` is
+    `backend` runs the rewritten graph (a key of `backend.RUNNERS`); `dynamic` is
     torch.compile's; `limit` is how many graphs one entry may have; `adapter` gives
     values to the added tensors, if it was made on this base or `any_base` is set;
     `around` wraps what runs each graph; `keep_base` keeps the values of weights that

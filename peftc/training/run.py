@@ -34,6 +34,7 @@ from peftc.diagnostics.training import (
 )
 from peftc.runtime.replan import replan
 from peftc.training.control import Control, Forward
+from peftc.training.finite import check_loss
 from peftc.training.load import check_single, load_controls
 from peftc.training.values import Values
 
@@ -91,6 +92,8 @@ class Run:
         self.total = steps
         self.epoch = epoch
         self.teachers = dict(teachers or {})
+        self.folder = ""
+        """Where the checkpoints of the run are, if it has any."""
         self.plan: TrainingPlan = self.handle.training_plan()
         self.controls = load_controls(self.plan, self)
         check_single(self.controls)
@@ -211,12 +214,18 @@ class Run:
                 control.before_forward()
 
     def whole_loss(self, forward: Forward) -> torch.Tensor:
-        """The loss of a forward with what controls and methods make of it."""
+        """The loss of a forward with what controls and methods make of it.
+
+        Raises:
+            PeftcError: PEFT688 if it is not finite.
+        """
         loss = forward.loss
         for control in self.controls:
             loss = control.loss(Forward(forward.batch, forward.outputs, loss))
         added = self.values.losses() if self.plan.losses else None
-        return loss if added is None else loss + added.to(loss.dtype)
+        whole = loss if added is None else loss + added.to(loss.dtype)
+        check_loss(self.model, forward.batch, whole, self.step + 1, self.folder)
+        return whole
 
     def before_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """The event after the backward; sets the learning rates of this step.

@@ -51,6 +51,8 @@ def attach(
         batches: of the training data that calibration sees, if a control needs any.
         teachers: models that the spec names, to learn from.
 
+    Training stops before a step whose loss is not finite (PEFT688).
+
     Raises:
         PeftcError: PEFT693 if the model is not compiled, or what a control raises.
     """
@@ -58,6 +60,7 @@ def attach(
     if not hasattr(model, "peftc"):
         raise fail(NotTrained(problem="the model of the Trainer is not compiled"))
     run = Run(model, calibration=_Batches(trainer, batches), teachers=teachers)
+    run.folder = str(trainer.args.output_dir or "")
     if any(control.schedules for control in run.controls):
         trainer.args.lr_scheduler_type = "constant"
     if any(control.clips for control in run.controls):

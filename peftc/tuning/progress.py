@@ -5,7 +5,6 @@ On a terminal a bar that moves; elsewhere a plain line now and then.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from transformers import TrainerCallback
-
-from peftc.diagnostics.core import fail
-from peftc.diagnostics.tuning import NotFinite
 
 if TYPE_CHECKING:
     from peftc.tuning.examples import Collate
@@ -25,7 +21,7 @@ LINES = 20
 
 
 class Show(TrainerCallback):
-    """Tells of each step; stops the training if the loss is not finite."""
+    """Tells of each step."""
 
     def __init__(self, collate: Collate, label: str = "") -> None:
         self.collate = collate
@@ -49,9 +45,6 @@ class Show(TrainerCallback):
         loss = (logs or {}).get("loss")
         if loss is None:
             return
-        if not math.isfinite(loss):
-            self._stop()
-            raise fail(NotFinite(step=state.global_step, loss=str(loss)))
         text = self._text(state, loss)
         if self.bar:
             task = self.bar.task_ids[0]
