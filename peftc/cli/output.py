@@ -6,6 +6,7 @@ whole or not at all.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from peftc.diagnostics.cli import CannotWrite
 from peftc.diagnostics.core import fail
+from peftc.files import put_folder, remove_stale
 
 MARKER = "plan.txt"  # what a folder written by peftc holds
 
@@ -47,19 +49,29 @@ def whole_folder(target: Path, replaces: str = MARKER) -> Iterator[Path]:
     tells that peftc wrote it.
 
     Raises:
-        PeftcError: PEFT660 if `target` is something else.
+        PeftcError: PEFT660 if `target` is something else, or the disk refuses.
     """
     check_replaceable(target, replaces)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    fresh: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(target)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         yield fresh
         fresh.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        fresh.replace(target)
+        put_folder(fresh, target)
+    except OSError as error:
+        if fresh is not None and error.errno not in REFUSED:
+            raise
+        problem = f"`{target}`: {error.strerror or error}"
+        raise fail(CannotWrite(problem=problem)) from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+"""What a disk says that does not take what is written."""
 
 
 def check_replaceable(target: Path, replaces: str = MARKER) -> None:

@@ -61,6 +61,7 @@ def halved(
     outputs = {*results} if is_linear(program) else set[str]()
     made = outputs | {step.out for step in program.forward.steps}
     kept = tuple(sorted(read & made))
+    based = {y for y in outputs if _is_read(program, y)}
     inputs = tuple(dict.fromkeys(_inputs(program, biases)))
     return Halves(
         results=results,
@@ -71,7 +72,7 @@ def halved(
         saved=tuple(name for name in (*inputs, *kept) if name in read),
         reads=frozenset(read),
         gradients=asked,
-        bases={y: _base(y, biases) for y in outputs if _is_read(program, y)},
+        bases={y: _base(y, biases) for y in results if y in based},
         like=like(program),
     )
 

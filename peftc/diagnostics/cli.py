@@ -13,9 +13,10 @@ from peftc.diagnostics.core import Diagnostic
 
 @dataclass(frozen=True, kw_only=True)
 class CannotWrite(Diagnostic):
-    """The output folder is not peftc's to write.
+    """The output folder is not peftc's to write, or the disk does not take it.
 
-    An output folder must be new, empty, or one that peftc wrote earlier.
+    An output folder must be new, empty, or one that peftc wrote earlier.  What was
+    there before is untouched.
     """
 
     code: ClassVar[str] = "PEFT660"

@@ -21,7 +21,7 @@ from peftc.plan.types import stored
 from peftc.runtime.codes import codes_in
 from peftc.runtime.essence import difference
 from peftc.runtime.evaluate import evaluations
-from peftc.runtime.fingerprint import Fingerprint, fingerprint
+from peftc.runtime.fingerprint import Fingerprint, fingerprint, vocabulary_difference
 from peftc.runtime.initial import initial_value
 from peftc.runtime.parameters import added, like, stored_dtype
 from peftc.runtime.state import Adapter, Expected, check_tensors
@@ -102,8 +102,10 @@ def check(
         problem = f"its random tensors come from seed {read.seed}, not {plan.seed}"
         raise fail(OtherPlan(problem=problem))
     check_tensors(adapter, expected(model, plan))
-    problem = _base(adapter).difference(base or fingerprint(model))
+    made_on = _base(adapter)
+    problem = made_on.difference(base or fingerprint(model))
     if problem and not any_base:
+        problem = vocabulary_difference(made_on, model) or problem
         raise fail(OtherBase(problem=problem))
 
 

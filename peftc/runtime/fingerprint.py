@@ -8,6 +8,7 @@ device makes no difference.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,21 @@ def fingerprint(model: nn.Module) -> Fingerprint:
             seen[id(tensor)] = f"{_kind(tensor)} {_content(tensor)}"
         tensors[name] = seen[id(tensor)]
     return Fingerprint(config_hash(getattr(model, "config", None)), tensors)
+
+
+def vocabulary_difference(made_on: Fingerprint, model: Any) -> str:
+    """That a model has more or fewer tokens than a base had, for people; or "".
+
+    It tells more than the shapes of all that depends on it.
+    """
+    ask = getattr(model, "get_input_embeddings", None)
+    table = getattr(ask(), "weight", None) if ask is not None else None
+    paths = [name for name, tensor in base_state(model) if tensor is table]
+    known = re.match(r"\w+\[(\d+),", made_on.tensors.get(paths[0], "") if paths else "")
+    if table is None or known is None or int(known[1]) == table.shape[0]:
+        return ""
+    was = f"{known[1]} tokens in its vocabulary, not {table.shape[0]}"
+    return f"that has {was}: the tokenizer was changed"
 
 
 def base_state(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

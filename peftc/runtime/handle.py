@@ -172,7 +172,7 @@ class Handle:
         For trainers that compare with what the model was, such as TRL's DPOTrainer, by
         `ref_model=model.peftc.reference()`: no weight is in memory twice.
         """
-        self._require_apart()
+        self.require_apart()
         return base_of_its_own(self.model)
 
     def original(self) -> AbstractContextManager[None]:

@@ -216,7 +216,10 @@ def _unknown(metadata: Mapping[str, str]) -> str:
         return "it is a safetensors file, but not an adapter of peftc"
     version = metadata.get("format_version", "")
     if version != FORMAT_VERSION:
-        return f"its format is version {version or '?'}, known is {FORMAT_VERSION}"
+        newer = version.isdecimal() and int(version) > int(FORMAT_VERSION)
+        way = "; a newer peftc wrote it and can read it" if newer else ""
+        known = f"known is {FORMAT_VERSION}"
+        return f"its format is version {version or '?'}, {known}{way}"
     missing = [name for name in _FIELDS if name not in metadata]
     if missing:
         return f"its metadata lacks {', '.join(missing)}"

@@ -7,7 +7,6 @@ and only folders of that name are resumed from.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from peftc.files import sync_folder
+from peftc.files import put_folder
 
 KEPT = 2
 _WHOLE = re.compile(r"step-\d+")
@@ -41,27 +40,10 @@ def remove_parts(folder: Path) -> None:
 def seal(folder: Path, step: int) -> Path:
     """Give a finished checkpoint its name, and remove those before the last KEPT."""
     written, sealed = folder / f"checkpoint-{step}", folder / f"step-{step}"
-    for path in written.rglob("*"):
-        _sync(path)
-    sync_folder(written)
-    if sealed.exists():
-        shutil.rmtree(sealed)
-    written.rename(sealed)
-    sync_folder(folder)
+    put_folder(written, sealed)
     for path in whole(folder)[:-KEPT]:
         shutil.rmtree(path)
     return sealed
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir():
-        sync_folder(path)
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Seal(TrainerCallback):

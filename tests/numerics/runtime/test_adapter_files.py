@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from peftc.api import compile, load
 from peftc.plan.parse import parse_plan
-from peftc.runtime.state import FILE, Adapter, read_adapter, write_adapter
+from peftc.runtime.state import FILE, read_adapter
 from tests.numerics.runtime.tiny import (
     added,
     assert_same,
@@ -337,41 +334,3 @@ def test_a_folder_that_cannot_be_made(base: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with refused("PEFT627"):
         tuned(base).peftc.save(tmp_path / "file")
-
-
-def numbered(number: int) -> Adapter:
-    tensors = {f"t{i}": torch.full((64, 64), float(number)) for i in range(8)}
-    return Adapter(Path(), "", "", "", "{}", number, "0", False, tensors)
-
-
-def write_forever(folder: Path, pipe: int) -> None:
-    """Write numbered adapters, telling each number after it is on disk."""
-    number = 0
-    while True:
-        number += 1
-        write_adapter(folder, numbered(number))
-        os.write(pipe, number.to_bytes(4, "little"))
-
-
-def test_killed_at_any_time_it_leaves_a_whole_file(tmp_path: Path) -> None:
-    chance = random.Random(5)
-    for round_ in range(20):
-        folder = tmp_path / str(round_)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            write_forever(folder, writer)
-        os.close(writer)
-        told = os.read(reader, 4)
-        time.sleep(chance.random() * 0.05)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        while more := os.read(reader, 4):
-            told = more
-        os.close(reader)
-        adapter = read_adapter(folder)
-        assert adapter.seed in (
-            int.from_bytes(told, "little"),
-            int.from_bytes(told, "little") + 1,
-        )
-        assert all((t == adapter.seed).all() for t in adapter.tensors.values())
