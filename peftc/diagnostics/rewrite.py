@@ -313,6 +313,44 @@ class TokensOfExperts(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplesNotFirst(Diagnostic):
+    """The samples of a batch are not the first axis of a value that is replaced.
+
+    Under `slots.rows([...])` each sample of the batch has an adapter of its own.  Here
+    the model computes on something else than samples: windows of images, patches of all
+    samples in one row, or tokens before samples.
+
+    Fix: run the samples of each adapter by themselves, under `slots.using(name)`.
+    """
+
+    code: ClassVar[str] = "PEFT458"
+    title: ClassVar[str] = "the samples are not the first axis"
+    label: ClassVar[str] = "`{site}` works on a value of shape {shape}"
+    help: ClassVar[str] = "run each adapter's samples alone, with `slots.using(name)`"
+    exit_code: ClassVar[int] = 3
+    site: str
+    shape: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesMixed(Diagnostic):
+    """An equation computes one value from all samples, and these have several adapters.
+
+    Under `slots.rows([...])` each sample of the batch has an adapter of its own.  An
+    equation that reduces over the samples (`mean(e, b)`) has no adapter to do it with.
+
+    Fix: run the samples of each adapter by themselves, under `slots.using(name)`.
+    """
+
+    code: ClassVar[str] = "PEFT459"
+    title: ClassVar[str] = "an equation mixes samples of several adapters"
+    label: ClassVar[str] = "the equation at `{site}` reduces over the samples"
+    help: ClassVar[str] = "run each adapter's samples alone, with `slots.using(name)`"
+    exit_code: ClassVar[int] = 3
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoGraphForm(Diagnostic):
     """A program holds a function that the graph writer does not know.
 

@@ -45,3 +45,42 @@ class SlotTaken(Diagnostic):
     help: ClassVar[str] = "choose another name, or call `slots.remove` first"
     exit_code: ClassVar[int] = 2
     slot: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherBatch(Diagnostic):
+    """A batch has another number of samples than slots were named for its rows.
+
+    `slots.rows(["a", "b"])` is for batches of two, or of a multiple of two, in which
+    equal rows stand side by side, as `generate()` makes them for beams.
+    """
+
+    code: ClassVar[str] = "PEFT652"
+    title: ClassVar[str] = "the rows are not those of the batch"
+    label: ClassVar[str] = "{slots} rows were named, and the batch has {samples}"
+    help: ClassVar[str] = "name one slot (or None, for the base) for each row"
+    exit_code: ClassVar[int] = 2
+    samples: int
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotBySample(Diagnostic):
+    """A method changes something that all samples of a batch share.
+
+    Under `slots.rows([...])` each sample has an adapter of its own.  That is possible
+    where a method computes a value of each token: at linears and at the outputs of
+    sublayers.
+
+    Fix: run the samples of each adapter by themselves, under `slots.using(name)`.
+    """
+
+    code: ClassVar[str] = "PEFT653"
+    title: ClassVar[str] = "samples cannot have adapters of their own here"
+    label: ClassVar[str] = "`{site}`: {why}"
+    notes: ClassVar[tuple[str, ...]] = ("it comes from {origin}",)
+    help: ClassVar[str] = "run each adapter's samples alone, with `slots.using(name)`"
+    exit_code: ClassVar[int] = 3
+    site: str
+    why: str
+    origin: str = ""

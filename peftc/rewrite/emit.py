@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from peftc.expr.program import Input, Program, Step
     from peftc.rewrite.experts import Experts
+    from peftc.rewrite.samples import Samples
 
 BASE_NAMES = frozenset({"W", "bias", "g", "c", "E"})
 """Parameter-space inputs that belong to the base model."""
@@ -65,8 +66,9 @@ class Source:
 
     `target` is the value to be replaced; `read` gives the node of an input (inserting
     what is needed for it); `spans` tells for each added tensor the line of the user's
-    text it stems from.  At a stack, `experts` gives the rows what is theirs, and
-    `stacked` names the added tensors that have an axis of experts.
+    text it stems from.  Where values are many, `stack` gives the rows what is theirs:
+    of a stack of experts, or of several adapters.  `stacked` names the added tensors
+    that have this axis.
     """
 
     program: Program
@@ -75,8 +77,13 @@ class Source:
     spans: Mapping[str, str]
     training: bool
     base: Base = no_base
-    experts: Experts | None = None
+    stack: Experts | Samples | None = None
     stacked: frozenset[str] = frozenset()
+
+    @property
+    def of_experts(self) -> bool:
+        """Whether the base's own values have the axis."""
+        return self.stack is not None and self.stack.of_base
 
     @property
     def lead(self) -> str:
@@ -102,7 +109,7 @@ def emit_value(source: Source, at: Inserter, memo: Values) -> Value:
         PeftcError: if the program needs separate token axes and there are none, or
             names a function that has no form in the graph.
     """
-    if source.experts and source.program.separate_tokens:
+    if source.program.separate_tokens and source.of_experts:
         raise fail(TokensOfExperts(site=at.site))
     values, dtype = _inputs(source, at, memo)
     if source.program.separate_tokens:
@@ -144,8 +151,10 @@ def _is_base(one: Input) -> bool:
 
 
 def _given(source: Source, one: Input, node: fx.Node) -> Value:
-    has_experts = one.name in BASE_NAMES if source.experts else False
-    lead = EXPERTS if has_experts or one.name in source.stacked else ""
+    is_many = one.name in source.stacked or (
+        one.name in BASE_NAMES and source.of_experts
+    )
+    lead = EXPERTS if is_many else ""
     lead = source.lead if one.tokens else lead
     return Value(node, lead, one.shape, source.spans.get(one.name, ""))
 
@@ -159,12 +168,14 @@ def _dtype(source: Source, values: Values) -> torch.dtype:
 
 
 def _finish(source: Source, value: Value, at: Inserter) -> Value:
-    if source.experts:
-        value = source.experts.seen(value, at)
-    dtype = example(source.target).dtype
-    if example(value.node).dtype == dtype:
-        return value
-    return replace(value, node=at.put("to", value.node, dtype))
+    if source.stack:
+        value = source.stack.seen(value, at)
+    dtype, node = example(source.target).dtype, value.node
+    if example(node).dtype != dtype:
+        node = at.put("to", node, dtype)
+    if source.stack:
+        node = source.stack.finish(node, source.target, at)
+    return replace(value, node=node)
 
 
 # --- steps ------------------------------------------------------------------------
@@ -177,7 +188,7 @@ def _step(
     span = BOTH.join(dict.fromkeys(a.span for a in args if a.span))
     at = at.of(span)
     if any(a.lead == EXPERTS for a in args):
-        node, lead = _of_experts(source, step, args, at)
+        node, lead = _of_many(source, step, args, at)
     elif step.op == "ein":
         node, lead = product(step.spec, args, source.lead, at)
     else:
@@ -188,20 +199,22 @@ def _step(
     return Value(node, lead, step.shape, span)
 
 
-def _of_experts(
+def _of_many(
     source: Source, step: Step, args: list[Value], at: Inserter
 ) -> tuple[fx.Node, str]:
-    """A step that reads values with an axis of experts: the node and its lead."""
-    experts = source.experts
-    assert experts is not None
+    """A step that reads values with an axis of experts or adapters: the node and its
+    lead."""
+    stack = source.stack
+    assert stack is not None
     if not step.tokens:
         return _stacked(source, step, args, at)
     if step.op == "linear":
-        return experts.product(at, args[0].node, args[1].node), "*"
+        return stack.product(at, args[0], args[1])
     if step.op == "ein":
-        return experts.ein(at, step.spec, args), "*"
-    seen = [experts.seen(a, at) for a in args]
-    return _OPS[step.op](source, step, seen, at), "*"
+        return stack.ein(at, step.spec, args)
+    seen = [stack.seen(a, at) for a in args]
+    lead = common_lead(a.lead for a in seen)
+    return _OPS[step.op](source, step, seen, at), lead
 
 
 def _stacked(

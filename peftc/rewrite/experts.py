@@ -34,6 +34,9 @@ class Experts:
     anchor: LinearAnchor
     routing: Routing
 
+    of_base = True
+    """Whether the base's own values have the axis."""
+
     def spread(self, at: Inserter, value: fx.Node) -> fx.Node:
         """What each row sees of a value [experts, ...]: leading axes broadcast to the
         activation's."""
@@ -41,8 +44,12 @@ class Experts:
             return at.put(torch.unsqueeze, value, 1)
         return at.put(torch.index_select, value, 0, self._numbers(at))
 
-    def product(self, at: Inserter, value: fx.Node, matrix: fx.Node) -> fx.Node:
+    def product(self, at: Inserter, value: Value, matrix: Value) -> tuple[fx.Node, str]:
         """value[rows, k] times matrix[experts, n, k]: [rows, n]."""
+        return self.rows(at, value.node, matrix.node), "*"
+
+    def rows(self, at: Inserter, value: fx.Node, matrix: fx.Node) -> fx.Node:
+        """The same of nodes."""
         turned = at.put(torch.transpose, matrix, -2, -1)
         if self.routing.kind == "each":
             return at.put(torch.matmul, value, turned)
@@ -52,22 +59,26 @@ class Experts:
         rows = at.put(torch.bmm, row, self.spread(at, turned))
         return at.put(torch.squeeze, rows, 1)
 
-    def ein(self, at: Inserter, spec: str, args: list[Value]) -> fx.Node:
+    def ein(self, at: Inserter, spec: str, args: list[Value]) -> tuple[fx.Node, str]:
         """The product of token values and values of experts, by `spec`."""
         before, _, out = spec.partition("->")
         rows = before.split(",")
         if self.routing.kind == "grouped" and (form := _form(rows, out, args)):
             value, matrix = form.operands(at)
-            return form.result(self.product(at, value, matrix), at)
+            return form.result(self.rows(at, value, matrix), at), "*"
         labels = [EXPERT_ROWS[a.lead] + row for a, row in zip(args, rows, strict=True)]
         seen = [self.seen(a, at) for a in args]
-        return product(f"{','.join(labels)}->{out}", seen, "*", at)[0]
+        return product(f"{','.join(labels)}->{out}", seen, "*", at)
 
     def seen(self, value: Value, at: Inserter) -> Value:
         """A value as the rows see it."""
         if value.lead != EXPERTS:
             return value
         return Value(self.spread(at, value.node), "*", value.shape, value.span)
+
+    def finish(self, node: fx.Node, target: fx.Node, at: Inserter) -> fx.Node:
+        """The new value: every row has its expert."""
+        return node
 
     def _numbers(self, at: Inserter) -> fx.Node:
         """The expert of each row."""

@@ -146,7 +146,7 @@ def _apply_experts(
     value: fx.Node,
     with_bias: bool,
 ) -> fx.Node:
-    product = experts.product(at, value, weight(use, at))
+    product = experts.rows(at, value, weight(use, at))
     if not with_bias or use.anchor.bias is None:
         return product
     return at.put(torch.add, product, experts.spread(at, bias(use, at)))

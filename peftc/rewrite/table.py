@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from peftc.rewrite.insert import example
+from peftc.rewrite.insert import example, length
 from peftc.rewrite.values import EXPERTS
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _scatter(at: Inserter, step: Step, args: list[Value]) -> fx.Node:
     value, size = _flat(at, args[0]), math.prod(step.shape)
     if args[0].lead == EXPERTS:
         index = at.put(torch.flatten, _index(at, args[1]), 1)
-        empty = at.put("new_zeros", value, (example(value).shape[0], size))
+        empty = at.put("new_zeros", value, (length(value, 0, at), size))
         filled = at.put(torch.scatter_add, empty, 1, index, value)
         return at.put("unflatten", filled, 1, step.shape)
     index = at.put(torch.flatten, _index(at, args[1]))

@@ -13,7 +13,8 @@ from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import InputMissing
 from peftc.rewrite.emit import Base, Source, Values, no_base
 from peftc.rewrite.experts import Experts
-from peftc.rewrite.insert import BOTH, Inserter
+from peftc.rewrite.insert import BOTH, Inserter, example
+from peftc.rewrite.samples import ADAPTED, NUMBER, SAMPLES, Samples
 from peftc.sites.anchors import (
     AttentionAnchor,
     EmbeddingAnchor,
@@ -88,10 +89,20 @@ class Use(Generic[A]):
         """What `program` is emitted from here."""
         spans = dict(_spans(self.rewrite.applications))
         training = self.capture.training.get(self.key, False)
-        stacked = self.rewrite.stacked
-        return Source(
-            program, target, read, spans, training, base, self.experts, stacked
-        )
+        many = self._stack(program, target)
+        return Source(program, target, read, spans, training, base, *many)
+
+    def _stack(
+        self, program: Program, target: fx.Node
+    ) -> tuple[Experts | Samples | None, frozenset[str]]:
+        """What gives the rows of an activation what is theirs, and of which tensors."""
+        said = self.capture.tensors.get(SAMPLES)
+        if said is None:
+            return self.experts, self.rewrite.stacked
+        rank, separate = example(target).dim() - 1, program.separate_tokens
+        samples = Samples(said[NUMBER], said.get(ADAPTED), rank, separate)
+        samples.check(program, target, self.key)
+        return samples, frozenset(t.name for t in self.rewrite.tensors if not t.drawn)
 
     @property
     def experts(self) -> Experts | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftc.rewrite.insert import example
+from peftc.rewrite.insert import length
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 EXPERTS = "E"
-"""The axis of experts: no label of a program, whose labels are small letters."""
+"""The axis of experts, or of adapters, where there are several: no label of a program,
+whose labels are small letters."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def aligned(value: Value, lead: str, at: Inserter) -> fx.Node:
 
 def together(args: list[Value], at: Inserter) -> list[Value]:
     """Values in parameter space, all with the axis of experts that one has."""
-    (count, *_) = (example(a.node).shape[0] for a in args if a.lead == EXPERTS)
+    (count, *_) = (length(a.node, 0, at) for a in args if a.lead == EXPERTS)
     return [a if a.lead == EXPERTS else _for_each(a, count, at) for a in args]
 
 
-def _for_each(value: Value, count: int, at: Inserter) -> Value:
+def _for_each(value: Value, count: int | fx.Node, at: Inserter) -> Value:
     kept = (-1,) * len(value.shape)
     node = at.put("expand", at.put(torch.unsqueeze, value.node, 0), (count, *kept))
     return Value(node, EXPERTS, value.shape, value.span)

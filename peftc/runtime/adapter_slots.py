@@ -21,10 +21,11 @@ from peftc.diagnostics.slots import SlotTaken, UnknownSlot
 from peftc.runtime import storing
 from peftc.runtime.adapters import first_values, tensor_at
 from peftc.runtime.names import tensor_path
+from peftc.runtime.samples import Samples, check_samples, chosen, current
 from peftc.runtime.state import read_adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from peftc.plan.types import Plan, Storage
     from peftc.runtime.handle import Handle
@@ -109,6 +110,34 @@ class Slots:
         finally:
             self.activate(before)
 
+    @contextmanager
+    def rows(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Give each row of a batch an adapter of its own in a `with` block.
+
+        All run in one pass; a row whose name is None runs the base.  A batch that is a
+        multiple, as `generate()` makes it for beams, has equal ones side by side.  For
+        this thread or task only.
+
+        Raises:
+            PeftcError: PEFT650, PEFT653 with every reason, or PEFT631 while merged.
+        """
+        self._handle.require_apart()
+        check_samples(self._handle.plan)
+        used = tuple(dict.fromkeys(name for name in names if name is not None))
+        numbers = tuple(-1 if n is None else used.index(n) for n in names)
+        if not used:
+            with self._handle.disabled():
+                yield
+            return
+        values = tuple(self._everywhere(name) for name in used)
+        with chosen(Samples(self, numbers, values)):
+            yield
+
+    @property
+    def samples(self) -> Samples | None:
+        """What `rows` gave to the samples of a batch, here and now."""
+        return current(self)
+
     def remove(self, name: str) -> None:
         """Forget an adapter that is not active.
 
@@ -141,6 +170,14 @@ class Slots:
             return self._shelf[name]
         model = self._handle.model
         return {path: tensor_at(model, path) for path in places(self._handle.plan)}
+
+    def _everywhere(self, name: str) -> Mapping[str, torch.Tensor]:
+        """The tensors of a slot by every path they are at."""
+        tensors, own = self.tensors(name), self.tensors(self._active)
+        for path, tensor in tensors.items():
+            _follow(tensor, own[path])
+        found = places(self._handle.plan).items()
+        return {one: tensors[path] for path, every in found for one in every}
 
     def _require_slot(self, name: str) -> None:
         if name not in self._order:

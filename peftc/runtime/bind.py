@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import MarkerMissing, MarkersDisagree, RanUnadapted
 from peftc.rewrite.inputs import NUMBERS
+from peftc.rewrite.samples import ADAPTED, NUMBER, SAMPLES
 from peftc.runtime.names import ROWS, code_path, rows_path, scattered, tensor_path
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from peftc.view import Site
 
 Forward: TypeAlias = Callable[..., Any]
+
+GIVEN = "peftc_given"
+"""The argument by which a forward is given tensors that are not the model's."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class Layout:
     """The key of the site whose rows stand among the tokens this forward is given."""
     stores: bool = False
     """Whether it has weights that are kept in codes."""
+    given: int = 0
+    """How many of the last reads are no tensors of the model: the forward is given
+    them."""
 
 
 def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> Layout:
@@ -84,6 +91,25 @@ def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> La
     given = inputs[0] if inputs else ""
     facts = (tuple(reads), sites, owners, within, given, bool(stores))
     return Layout(f"{signature}:{within}", *facts)
+
+
+def for_samples(plan: Plan, whole: Layout, *, partly: bool) -> Layout:
+    """The layout where each sample has an adapter of its own.
+
+    The forward is given the tensors of the adapters, stacked, and what is said of the
+    samples; `partly` if some have no adapter.
+    """
+    drawn = {t.name for r in plan.rewrites for t in r.tensors if t.drawn}
+    sites = set(whole.sites)
+    stacked = [
+        r for r in whole.reads if r.site in sites and r.name not in {*drawn, ROWS}
+    ]
+    said = [Read(SAMPLES, SAMPLES, name) for name in (NUMBER, ADAPTED)[: 1 + partly]]
+    kept = [r for r in whole.reads if r not in set(stacked)]
+    signature = f"{whole.signature}:{SAMPLES}:{partly}"
+    reads = (*kept, *stacked, *said)
+    given = len(stacked) + len(said)
+    return replace(whole, signature=signature, reads=reads, given=given)
 
 
 def _codes(stored: StoredWeight) -> list[Read]:
@@ -175,7 +201,8 @@ def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
     sizes vary: those of another model's inputs say nothing of this one's.
     """
     signature = plan.signature
-    reads = [_place(model, read.path) for read in plan.reads]
+    own = len(plan.reads) - plan.given
+    reads = [_place(model, read.path) for read in plan.reads[:own]]
     owners = [model.get_submodule(owner) for owner in plan.owners]
 
     def peftc_forward(*args: Any, **kwargs: Any) -> Any:
@@ -183,7 +210,7 @@ def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
             raise ran_unadapted()
         values = [getattr(module, name) for module, name in reads]
         modes = [owner.training for owner in owners]
-        marker(signature, modes, *values)
+        marker(signature, modes, *values, *kwargs.pop(GIVEN, ()))
         numbers = kwargs.pop(NUMBERS, None)
         if numbers is not None:
             placed(signature, numbers)

@@ -30,9 +30,18 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import NotOneGraph, RanUnadapted, TooManyGraphs
 from peftc.diagnostics.training import Unattended
 from peftc.runtime.backend import Backend, check_owners
-from peftc.runtime.bind import Forward, Layout, bound, layout, ran_unadapted
+from peftc.runtime.bind import (
+    GIVEN,
+    Forward,
+    Layout,
+    bound,
+    for_samples,
+    layout,
+    ran_unadapted,
+)
 from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
+from peftc.runtime.samples import batch_of
 from peftc.runtime.storing import keep_free
 from peftc.runtime.tripwire import alone, capturing, ours
 from peftc.sites.capture import plain_buffers
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from peftc.runtime.recipe import Captures, Recipe
+    from peftc.runtime.samples import Samples
     from peftc.runtime.tripwire import Switch
 
 
@@ -74,7 +84,8 @@ class Entry:
         """The forward with a side network, if the plan puts one beside this module."""
         self._compiled: Forward | None = None
         self._lock = threading.Lock()
-        self._bare: Entry | None = None
+        self._others: dict[str, Entry] = {}
+        """What runs the forward in other ways, made when it is asked for."""
 
     @property
     def original(self) -> Forward:
@@ -105,6 +116,9 @@ class Entry:
         if self.switch.bypassed:
             return self._base()._captured(args, kwargs)
         self._check_attended()
+        samples = self.root.__dict__[CHILD].slots.samples
+        if samples is not None:
+            return self._for_samples(samples, args, kwargs)
         if self.inserter is None:
             return self._captured(args, kwargs)
         extended = self.inserter.extend(self.original, args, kwargs)
@@ -113,12 +127,29 @@ class Entry:
     def _base(self) -> Entry:
         """What runs the base alone, where its weights are to be decoded."""
         with self._lock:
-            if self._bare is None:
+            if "base" not in self._others:
                 recipe = self.recipe.without_methods()
                 told = layout(recipe.plan, "base", self.root, self.layout.within)
-                self._bare = Entry(self.root, told, recipe, self.switch, self.captures)
-                self._bare.previous = self.previous
-            return self._bare
+                self._others["base"] = self._other(told, recipe)
+            return self._others["base"]
+
+    def _other(self, told: Layout, recipe: Recipe) -> Entry:
+        """What runs the same forward in another way."""
+        other = Entry(self.root, told, recipe, self.switch, self.captures)
+        other.previous = self.previous
+        return other
+
+    def _for_samples(
+        self, samples: Samples, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run the graph in which each sample has an adapter of its own."""
+        told = for_samples(self.recipe.plan, self.layout, partly=samples.partly)
+        with self._lock:
+            if told.signature not in self._others:
+                self._others[told.signature] = self._other(told, self.recipe)
+            other = self._others[told.signature]
+        given = samples.given(told, batch_of(self.module, self.original, args, kwargs))
+        return other._captured(args, {**kwargs, GIVEN: given})
 
     def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the graph; once more if the model has to be told to give all out."""

@@ -37,9 +37,9 @@ def move(tensors: Any, seed: int) -> None:
             tensor.copy_(torch.randn(tensor.shape, generator=generator) / 5)
 
 
-def several(base: Any, *seeds: int, spec: str = SPEC) -> Any:
+def several(base: Any, *seeds: int, spec: str = SPEC, **options: Any) -> Any:
     """A model with slots `1`, `2`, ... as if trained."""
-    model = compile(twin(base), spec)
+    model = compile(twin(base), spec, **options)
     for seed in seeds:
         model.peftc.slots.add(str(seed))
         move(model.peftc.slots.tensors(str(seed)), seed)
