@@ -9,7 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from peftc.driver import Step, compile_model, install_plan, plan_model, read_spec
+from peftc.driver import (
+    Step,
+    compile_model,
+    imported,
+    install_plan,
+    plan_model,
+    read_spec,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,18 +100,23 @@ def load(
     """Put a saved adapter on its base model.
 
     Args:
-        folder: what `model.peftc.save` wrote.
+        folder: what `model.peftc.save` wrote, or a folder of Hugging Face PEFT.
         any_base: take a base whose weights differ from those the adapter was made on.
 
     Raises:
         PeftcError: if the file is damaged or the base is another; the model is then as
             it was.
     """
+    from peftc.exchange.folder import is_folder
     from peftc.plan.parse import parse_plan
-    from peftc.runtime.state import read_adapter
+    from peftc.runtime.state import FILE, read_adapter
 
-    adapter = read_adapter(Path(folder))
-    read = parse_plan(adapter.plan, "<plan of the adapter>")
+    path = Path(folder)
+    if is_folder(path) and not (path / FILE).exists():
+        read, adapter = imported(model, path)
+    else:
+        adapter = read_adapter(path)
+        read = parse_plan(adapter.plan, "<plan of the adapter>")
     install_plan(
         model, read, adapter.spec, adapter=adapter, any_base=any_base, backend=backend
     )

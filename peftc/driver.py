@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from peftc.plan.types import Plan
     from peftc.resolve.space import Choice, Space
     from peftc.runtime.handle import Handle
+    from peftc.runtime.state import Adapter
     from peftc.view import ModelView
 
 
@@ -247,6 +248,24 @@ def compile_model(
     told: dict[str, Any] = {"watch": watch, "config": _config(model)}
     plan = make_plan(source, view, seed=seed, dtype=dtype, **told)
     return install_plan(model, plan, source.text, watch=watch, **options)
+
+
+def imported(model: nn.Module, folder: Path) -> tuple[Plan, Adapter]:
+    """A folder of another tool to the plan of its spec for a model, and an adapter.
+
+    Raises:
+        PeftcError: if the folder is damaged, or asks for what is not known here.
+    """
+    from peftc.exchange.importing import adapter_of, draft_of
+    from peftc.runtime.fit import check_model
+    from peftc.sites.view import model_view
+
+    check_model(model)
+    view = model_view(model)
+    draft = draft_of(folder, view)
+    source = Source("<spec>", draft.spec)
+    plan = make_plan(source, view, config=_config(model))
+    return plan, adapter_of(folder, draft, plan, model)
 
 
 def install_plan(

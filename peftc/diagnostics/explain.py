@@ -33,6 +33,7 @@ MODULES = (
     "runtime",
     "slots",
     "artefact",
+    "exchange",
     "tuning",
     "bench",
     "space",

@@ -14,6 +14,7 @@ from torch import nn
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import WrongState
+from peftc.exchange.exporting import export
 from peftc.plan.training import training_plan
 from peftc.runtime import adapters, merge, removal, storing
 from peftc.runtime.adapter_slots import Slots
@@ -220,18 +221,25 @@ class Handle:
         whole = adapters.adapter_of(self, Path(folder))
         return write_adapter(Path(folder), whole, record=record)
 
-    def export(self, folder: str | Path) -> Path:
+    def export(self, folder: str | Path, to: str = "peftc") -> Path:
         """Write an adapter without what only training needs; returns its path.
 
         What methods compute from their own tensors is computed, where the result is
         smaller, and stands in their place: a prefix's rows for its hidden layer.
 
+        Args:
+            to: `peftc`, our own format; `peft`, a folder of Hugging Face PEFT;
+                `portable`, one with plain low-rank products only, for servers.
+
         Raises:
-            PeftcError: as `save`.
+            PeftcError: as `save`, and PEFT730 to PEFT735 for other formats.
         """
         self.require_apart()
-        whole = adapters.adapter_of(self, Path(folder))
-        return write_adapter(Path(folder), exported(whole))
+        whole, target = adapters.adapter_of(self, Path(folder)), Path(folder)
+        if to == "peftc":
+            return write_adapter(target, exported(whole))
+        base = str(getattr(self.model, "name_or_path", ""))
+        return export(whole, target, to, self.model.get_parameter, base)
 
     def load(self, folder: str | Path, *, any_base: bool = False) -> None:
         """Take the tensors of an adapter that was made with the same plan.

@@ -151,7 +151,7 @@ def read_adapter(place: Path) -> Adapter:
         PeftcError: PEFT620 to PEFT622; the tensors are not checked against a plan yet.
     """
     path = place / FILE if place.is_dir() else place
-    content = _content(path)
+    content = regular_content(path)
     try:
         tensors = load_tensors(content)
     except (SafetensorError, KeyError, ValueError) as error:
@@ -159,7 +159,7 @@ def read_adapter(place: Path) -> Adapter:
     return from_metadata(path, _header(content), tensors)
 
 
-def _content(path: Path) -> bytes:
+def regular_content(path: Path) -> bytes:
     """The bytes of a regular file; never waits for a pipe, never follows a link."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -28,7 +28,15 @@ _BENCH = "tests/ecosystem/test_cli_bench.py::"
 
 _STORED = "tests/numerics/methods/test_quantize.py::"
 
+_EXCHANGE = "tests/numerics/exchange/"
+
 ELSEWHERE = {
+    "PEFT730": _EXCHANGE
+    + "test_portable.py::test_what_is_no_product_is_named_with_its_place",
+    "PEFT731": _EXCHANGE + "test_folders.py::test_what_one_folder_cannot_hold",
+    "PEFT732": _EXCHANGE + "test_folders.py::test_damaged_folders_are_refused",
+    "PEFT733": _EXCHANGE + "test_folders.py::test_what_is_not_known_is_refused_by_name",
+    "PEFT735": _EXCHANGE + "test_folders.py::test_what_one_folder_cannot_hold",
     "PEFT446": _RUNTIME
     + "test_together.py::test_gradients_of_gradients_need_what_a_site_read",
     "PEFT710": _BENCH + "test_unequal_losses_are_refused",
@@ -182,6 +190,8 @@ ELSEWHERE = {
     "PEFT687": _TRAIN + "test_what_cannot_be_trained_is_said",
     "PEFT617": "tests/numerics/training/test_finite.py"
     "::test_a_watched_model_stops_there",
+    "PEFT617": "tests/numerics/training/test_finite.py::"
+    "test_a_watched_model_stops_there",
     "PEFT688": _TRAIN + "test_a_loss_that_is_not_finite_stops",
     "PEFT901": "tests/ecosystem/test_cli.py::test_a_crash_leaves_a_reproducer",
 }

@@ -34,6 +34,8 @@ LAYERS = (
     ("sites", "rewrite", "storage"),
     ("graph-pass",),
     ("runtime",),
+    ("exchange",),
+    ("runtime.handle", "runtime.install", "runtime.replan", "runtime.memory"),
     ("training",),
     ("reproducer",),
     ("driver",),

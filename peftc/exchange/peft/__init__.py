@@ -1,0 +1,15 @@
+"""The types of Hugging Face PEFT that are known here, one file each.
+
+In: nothing.  Out: `TUNERS`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftc.exchange.peft import ia3, lora
+
+if TYPE_CHECKING:
+    from peftc.exchange.tuner import Tuner
+
+TUNERS: tuple[Tuner, ...] = (lora.TUNER, ia3.TUNER)

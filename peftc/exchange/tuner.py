@@ -1,0 +1,137 @@
+"""What a type of PEFT is here, and what goes to and comes from its files.
+
+In: nothing.  Out: `Tuner`, the correspondence of one type both ways; `Written`, the
+content of a folder; `Draft`, what a folder means for a model; `Piece`, the part of it
+that is about one module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import torch
+
+    from peftc.exchange.applied import Applied, Given, Read
+    from peftc.exchange.folder import Folder
+    from peftc.plan.types import Knob, Plan
+    from peftc.view import ModelView
+
+    Fill: TypeAlias = Callable[[Plan, Read], Mapping[str, torch.Tensor]]
+    """Gives the tensors of a plan by their paths; reads the base where it has to."""
+
+_MODULE = re.compile(r"[\w.-]+")
+
+PREFIX = "base_model.model."
+"""What PEFT's names of tensors begin with, before the path of a module."""
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """The content of a folder of PEFT."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """What a folder says about one module: a method, its knobs, and its tensors by the
+    names in the method's definition."""
+
+    module: str
+    method: str
+    knobs: tuple[tuple[str, Knob], ...]
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """What a folder means for a model: a spec, and what fills a plan of it."""
+
+    spec: str
+    fill: Fill
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """One type of PEFT: the methods that it has, and both directions.
+
+    `write` gets all methods of a spec that are of this type, `read` a folder of it.
+    """
+
+    type: str
+    methods: tuple[str, ...]
+    write: Callable[[Given, Sequence[Applied]], Written]
+    read: Callable[[Folder, ModelView], Draft]
+    definitions: str = ""
+    """Methods that the type has and the library has not, as text."""
+
+
+def by_module(applied: Iterable[Applied]) -> Mapping[str, list[Applied]]:
+    """Methods by the module whose weight they are at."""
+    found: dict[str, list[Applied]] = {}
+    for one in applied:
+        found.setdefault(one.site.owner, []).append(one)
+    return found
+
+
+def modules_of(
+    folder: Folder, names: Mapping[str, str], optional: Iterable[str] = ()
+) -> Mapping[str, dict[str, torch.Tensor]]:
+    """The tensors of a folder by module, under our names; `names` gives ours of PEFT's.
+
+    Raises:
+        PeftcError: PEFT732 if a tensor is of no known name, or one is missing.
+    """
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in folder.tensors.items():
+        ending = next((n for n in names if key.endswith(f".{n}")), None)
+        if ending is None or not key.startswith(PREFIX):
+            raise folder.damaged(f"`{key}` is not a tensor of {folder.type}")
+        module = key[len(PREFIX) : -len(ending) - 1]
+        if not _MODULE.fullmatch(module):  # it is to stand in the text of a spec
+            raise folder.damaged(f"`{module[:80]}` is no path of a module")
+        found.setdefault(module, {})[names[ending]] = tensor
+    wanted = {*names.values()} - {*optional}
+    for module, tensors in found.items():
+        if missing := wanted - tensors.keys():
+            theirs = next(n for n, ours in names.items() if ours in missing)
+            raise folder.damaged(f"`{module}` lacks `{theirs}`")
+    if not found:
+        raise folder.damaged("it holds no tensors")
+    return found
+
+
+def targets(modules: Iterable[str], given: Given) -> list[str]:
+    """Names that mean exactly these modules of a base to PEFT: `q_proj` for all that
+    are called so, or a whole path."""
+    wanted = {*modules}
+    paths = {path for name in given.shapes for path in _around(name)}
+    found = set()
+    for module in wanted:
+        name = module.rpartition(".")[2]
+        meant = {path for path in paths if path == name or path.endswith(f".{name}")}
+        found.add(name if meant <= wanted and paths else module)
+    return sorted(found)
+
+
+def _around(name: str) -> Iterator[str]:
+    """The modules that a parameter is in."""
+    while name := name.rpartition(".")[0]:
+        yield name
+
+
+def most_common(values: Iterable[Any]) -> Any:
+    """The value that occurs most often, the first of several."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def pattern(values: Mapping[str, Any], usual: Any) -> dict[str, Any]:
+    """The modules whose value is not the usual one."""
+    return {module: value for module, value in values.items() if value != usual}

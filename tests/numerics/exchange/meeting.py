@@ -1,0 +1,96 @@
+"""An adapter goes to Hugging Face PEFT and comes back, and says the same everywhere.
+
+All is in float64, so that nothing but the meaning of the files can make a difference.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from transformers import Phi3Config, Phi3ForCausalLM
+
+import peftc
+from tests.models import model, prepared, randomise, relative, tokens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EXACT = 1e-12
+
+
+def phi3() -> Any:
+    """Queries, keys and values are rows of one weight; so are gate and up."""
+    config = Phi3Config(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=128,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    return Phi3ForCausalLM(config)
+
+
+@cache
+def _made(family: str) -> Any:
+    made = prepared(phi3) if family == "phi3" else model(family)
+    return made.double()
+
+
+def base(family: str) -> Any:
+    """A base in float64 with the same weights each time."""
+    return copy.deepcopy(_made(family))
+
+
+def inputs(family: str) -> dict[str, torch.Tensor]:
+    """A batch whose second sample is padded on the right."""
+    mask = torch.ones(2, 9, dtype=torch.long)
+    mask[1, 6:] = 0
+    found = {"input_ids": tokens(), "attention_mask": mask}
+    if family == "t5":
+        found["decoder_input_ids"] = tokens(length=7, seed=4)
+    return found
+
+
+def logits(network: Any, family: str) -> torch.Tensor:
+    """What a network says."""
+    with torch.no_grad():
+        found = network.eval()(**inputs(family)).logits
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def trained(family: str, spec: str, **options: Any) -> Any:
+    """A compiled model in which nothing is as it started."""
+    compiled = peftc.compile(base(family), spec, **options)
+    randomise(compiled, scale=0.2)
+    return compiled
+
+
+def theirs(family: str, folder: Path) -> Any:
+    """A folder as PEFT loads it."""
+    return PeftModel.from_pretrained(base(family), str(folder))
+
+
+def meet(family: str, spec: str, folder: Path, to: str = "peft") -> Any:
+    """Ours, written, read by PEFT, written by PEFT and read by us, says the same.
+
+    Returns PEFT's model.
+    """
+    ours = trained(family, spec)
+    ours.peftc.export(folder / "ours", to=to)
+    his = theirs(family, folder / "ours")
+    his.save_pretrained(str(folder / "his"))
+    back = peftc.load(base(family), folder / "his")
+    wanted = logits(ours, family)
+    assert relative(logits(base(family), family), wanted) > 1e-3
+    assert relative(logits(his, family), wanted) < EXACT
+    assert relative(logits(back, family), wanted) < EXACT
+    return his
