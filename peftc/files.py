@@ -1,7 +1,7 @@
 """Files and folders written whole or not at all.
 
-In: a path and bytes, or a folder that is finished.  Out: the file with the new content
-or the folder with the new files; or what was there before, whenever it ends.
+In: a path and bytes or who writes them, or a finished folder.  Out: the file with the new content
+or the folder with its files; or what was there before, whenever it ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STALE = 3600.0
 """Seconds after which what a writer has begun is taken for a dead one's."""
@@ -23,14 +28,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the old file is then untouched and nothing is left behind.
     """
+    with replacing(path) as fresh:
+        fresh.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """An empty file of the same ending, which replaces `path` if the block ends well.
+
+    Raises:
+        OSError: as `write_atomically`.
+    """
     remove_stale(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+    )
+    os.close(handle)
     fresh = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield fresh
+        _sync(fresh)
         fresh.chmod(path.stat().st_mode if path.exists() else 0o644)
         fresh.replace(path)
     finally:

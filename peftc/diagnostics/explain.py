@@ -34,6 +34,7 @@ MODULES = (
     "slots",
     "artefact",
     "exchange",
+    "program",
     "tuning",
     "bench",
     "space",

@@ -19,6 +19,7 @@ from peftc.plan.training import training_plan
 from peftc.runtime import adapters, merge, removal, storing
 from peftc.runtime.adapter_slots import Slots
 from peftc.runtime.export import exported
+from peftc.runtime.package import PROGRAMS, write_program
 from peftc.runtime.parameters import added
 from peftc.runtime.shared_copy import base_of_its_own
 from peftc.runtime.state import Adapter, read_adapter, write_adapter
@@ -221,7 +222,13 @@ class Handle:
         whole = adapters.adapter_of(self, Path(folder))
         return write_adapter(Path(folder), whole, record=record)
 
-    def export(self, folder: str | Path, to: str = "peftc") -> Path:
+    def export(
+        self,
+        folder: str | Path,
+        to: str = "peftc",
+        *,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Path:
         """Write an adapter without what only training needs; returns its path.
 
         What methods compute from their own tensors is computed, where the result is
@@ -229,12 +236,19 @@ class Handle:
 
         Args:
             to: `peftc`, our own format; `peft`, a folder of Hugging Face PEFT;
-                `portable`, one with plain low-rank products only, for servers.
+                `portable`, one with plain low-rank products only, for servers; `pt2`,
+                the whole rewritten forward as a program that torch alone runs; `aoti`,
+                that as machine code.
+            inputs: of a program, example arguments of the forward; which there are is
+                how it is called.
 
         Raises:
-            PeftcError: as `save`, and PEFT730 to PEFT735 for other formats.
+            PeftcError: as `save`, PEFT730 to PEFT735 for other formats, and PEFT720 to
+                PEFT722 for a program.
         """
         self.require_apart()
+        if to in PROGRAMS:
+            return write_program(self, Path(folder), to, inputs)
         whole, target = adapters.adapter_of(self, Path(folder)), Path(folder)
         if to == "peftc":
             return write_adapter(target, exported(whole))

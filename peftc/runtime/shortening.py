@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.utils.generic import ModelOutput
 
 from peftc.runtime.arrangement import chosen
 
@@ -38,12 +37,12 @@ class Shortening:
 
     def of(self, result: Any) -> Any:
         """The result, shortened."""
-        if not isinstance(result, ModelOutput):
+        if not isinstance(result, dict):  # as ModelOutput is
             return self._any(result)
         for name in list(result.keys()):
             if name not in KEPT:
                 result[name] = self._part(name, result[name])
-        return result.to_tuple() if self.is_tuple else result
+        return tuple(result.values()) if self.is_tuple else result
 
     def _any(self, value: Any) -> Any:
         """A part without a name."""

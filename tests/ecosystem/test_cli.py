@@ -257,3 +257,15 @@ def test_a_crash_leaves_a_reproducer(
     assert facts["stage"] == "order-evaluation"
     assert facts["versions"]["torch"]
     assert "the planner broke" in (folder / "traceback.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_program_is_written_whole_or_not_at_all(
+    artefact: Path, tmp_path: Path
+) -> None:
+    done = ok("program", str(artefact), TINY, "-o", str(tmp_path / "out"))
+    assert f"wrote {tmp_path / 'out' / 'program.pt2'}" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["program.pt2"]
+    other = ("program", str(artefact), CONFIG, "--random-init", "1")
+    assert peftc(*other, "-o", str(tmp_path / "no")).exit_code == 3
+    assert not (tmp_path / "no").exists()

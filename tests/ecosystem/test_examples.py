@@ -14,6 +14,7 @@ from rich.console import Console
 import intrinsic_prompts
 import peftc
 import quickstart
+import serving_export
 import train_tiny_llama
 from tests.ecosystem.commands import peftc as peftc_command
 
@@ -187,3 +188,14 @@ def test_intrinsic_prompts_in_three_phases(
     kept = {path.parent.name for path in tmp_path.rglob("adapter.safetensors")}
     assert kept == {"pirate", "recipe", "space", "drawn", "capitals"}
     assert "learnt decoder" in capsys.readouterr().out
+
+
+def test_a_program_is_served_by_torch_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serving_export, "NEW", 4)
+    assert serving_export.main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(" ok") == len(serving_export.PROMPTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["program.pt2"]
+    monkeypatch.setattr(serving_export, "serve", lambda _: [[65], [66]])
+    assert serving_export.main([str(tmp_path)]) == 1

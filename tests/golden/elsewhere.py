@@ -37,6 +37,12 @@ ELSEWHERE = {
     "PEFT732": _EXCHANGE + "test_folders.py::test_damaged_folders_are_refused",
     "PEFT733": _EXCHANGE + "test_folders.py::test_what_is_not_known_is_refused_by_name",
     "PEFT735": _EXCHANGE + "test_folders.py::test_what_one_folder_cannot_hold",
+_PROGRAM = _RUNTIME + "test_program.py::"
+
+ELSEWHERE = {
+    "PEFT720": _PROGRAM + "test_operators_of_other_packages_are_refused_by_name",
+    "PEFT721": _PROGRAM + "test_a_forward_that_is_another_for_other_sizes_is_refused",
+    "PEFT722": _PROGRAM + "test_machine_code_needs_a_compiler",
     "PEFT446": _RUNTIME
     + "test_together.py::test_gradients_of_gradients_need_what_a_site_read",
     "PEFT710": _BENCH + "test_unequal_losses_are_refused",
