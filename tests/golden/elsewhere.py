@@ -30,6 +30,8 @@ _STORED = "tests/numerics/methods/test_quantize.py::"
 
 _EXCHANGE = "tests/numerics/exchange/"
 
+_PROGRAM = _RUNTIME + "test_program.py::"
+
 ELSEWHERE = {
     "PEFT730": _EXCHANGE
     + "test_portable.py::test_what_is_no_product_is_named_with_its_place",
@@ -37,9 +39,6 @@ ELSEWHERE = {
     "PEFT732": _EXCHANGE + "test_folders.py::test_damaged_folders_are_refused",
     "PEFT733": _EXCHANGE + "test_folders.py::test_what_is_not_known_is_refused_by_name",
     "PEFT735": _EXCHANGE + "test_folders.py::test_what_one_folder_cannot_hold",
-_PROGRAM = _RUNTIME + "test_program.py::"
-
-ELSEWHERE = {
     "PEFT720": _PROGRAM + "test_operators_of_other_packages_are_refused_by_name",
     "PEFT721": _PROGRAM + "test_a_forward_that_is_another_for_other_sizes_is_refused",
     "PEFT722": _PROGRAM + "test_machine_code_needs_a_compiler",
