@@ -54,7 +54,9 @@ def compile(
             `plain`, one operation at a time, up to the first value that is not finite.
         more: `inputs` are example arguments of the forward, what is not given is made
             up; `keep_base` keeps the values of weights that a spec stores in codes, in
-            the memory of the CPU, so that `remove()` can give them back.
+            the memory of the CPU, so that `remove()` can give them back; `entries` says
+            what is captured: the `model` as one graph, or each of its `layers`, so that
+            FSDP2 can shard them one by one (docs/scale.md).
 
     Returns:
         `model`, with its handle at `model.peftc`.
@@ -95,13 +97,19 @@ def plan(
 
 
 def load(
-    model: Model, folder: str | Path, *, any_base: bool = False, backend: str = "eager"
+    model: Model,
+    folder: str | Path,
+    *,
+    any_base: bool = False,
+    backend: str = "eager",
+    entries: str = "model",
 ) -> Model:
     """Put a saved adapter on its base model.
 
     Args:
         folder: what `model.peftc.save` wrote, or a folder of Hugging Face PEFT.
         any_base: take a base whose weights differ from those the adapter was made on.
+        entries: as in `compile`.
 
     Raises:
         PeftcError: if the file is damaged or the base is another; the model is then as
@@ -117,7 +125,8 @@ def load(
     else:
         adapter = read_adapter(path)
         read = parse_plan(adapter.plan, "<plan of the adapter>")
+    options: dict[str, Any] = {"backend": backend, "entries": entries}
     install_plan(
-        model, read, adapter.spec, adapter=adapter, any_base=any_base, backend=backend
+        model, read, adapter.spec, adapter=adapter, any_base=any_base, **options
     )
     return model

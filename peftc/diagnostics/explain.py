@@ -32,6 +32,7 @@ MODULES = (
     "rewrite",
     "runtime",
     "slots",
+    "scale",
     "artefact",
     "exchange",
     "program",

@@ -86,9 +86,13 @@ STEPS: dict[str, Steps] = {PLAIN: "", WATCHED: "", KERNELS: "kernels"}
 """What sites are one step by; torch, where nothing is said."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backend:
-    """What `torch.compile` calls with every graph of one entry of a model."""
+    """What `torch.compile` calls with every graph of one entry of a model.
+
+    Dynamo runs a graph again where the code and the backend are equal to those that it
+    was made by.  Those of kin are.
+    """
 
     model: weakref.ref[nn.Module]
     owners: Mapping[str, weakref.ref[nn.Module]]
@@ -96,6 +100,18 @@ class Backend:
     layout: Layout
     recipe: Recipe
     captures: Captures
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Backend) or self.layout.kin is None:
+            return self is other
+        return self._told() == other._told()
+
+    def __hash__(self) -> int:
+        return hash(self.layout.signature)
+
+    def _told(self) -> tuple[object, ...]:
+        """All that the rewritten graph of a layer depends on."""
+        return self.model(), self.layout.kin, self.layout.signature, self.recipe
 
     def __call__(self, gm: fx.GraphModule, inputs: Sequence[Any]) -> Code:
         """Rewrite the graph and hand it to the backend that the user chose."""

@@ -22,12 +22,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import MarkerMissing, MarkersDisagree, RanUnadapted
+from peftc.diagnostics.scale import OutsideOfLayer
 from peftc.rewrite.inputs import NUMBERS
 from peftc.rewrite.samples import ADAPTED, NUMBER, SAMPLES
 from peftc.runtime.names import ROWS, code_path, rows_path, scattered, tensor_path
 
 if TYPE_CHECKING:
     from peftc.plan.types import Plan, Rewrite, StoredWeight
+    from peftc.runtime.layers import Kin
     from peftc.view import Site
 
 Forward: TypeAlias = Callable[..., Any]
@@ -66,6 +68,8 @@ class Layout:
     given: int = 0
     """How many of the last reads are no tensors of the model: the forward is given
     them."""
+    kin: Kin | None = None
+    """What layers with this signature share: the graph of one is that of all."""
 
 
 def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> Layout:
@@ -109,7 +113,8 @@ def for_samples(plan: Plan, whole: Layout, *, partly: bool) -> Layout:
     signature = f"{whole.signature}:{SAMPLES}:{partly}"
     reads = (*kept, *stacked, *said)
     given = len(stacked) + len(said)
-    return replace(whole, signature=signature, reads=reads, given=given)
+    # What is given does not come from inside a layer, so that each has its own graph.
+    return replace(whole, signature=signature, reads=reads, given=given, kin=None)
 
 
 def _codes(stored: StoredWeight) -> list[Read]:
@@ -224,6 +229,59 @@ def bound(original: Forward, model: nn.Module, plan: Layout) -> Forward:
         None,
         peftc_forward.__closure__,
     )
+
+
+def inside(original: Forward | None, module: nn.Module, plan: Layout) -> Forward:
+    """The forward of a layer that Dynamo traces; its code is that of the layer's kin.
+
+    All that it reads it finds from the layer itself, by paths that are the same for all
+    kin: a graph that was made for one layer and runs for another has no other way to a
+    tensor than through the layer that it runs for.  `original` is a forward that the
+    instance had of its own, if any.
+
+    Raises:
+        PeftcError: PEFT619 for a tensor that is not inside the layer.
+    """
+    assert plan.kin is not None
+    signature = plan.signature
+    reads = [_names(read.path, plan) for read in plan.reads]
+    owners = [_names(owner, plan) for owner in plan.owners]
+    forward = type(module).forward
+
+    def peftc_layer(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_dynamo_compiling():
+            raise ran_unadapted()
+        values = [_reached(module, names) for names in reads]
+        modes = [_reached(module, names).training for names in owners]
+        marker(signature, modes, *values)
+        if original is not None:
+            return original(*args, **kwargs)
+        return forward(module, *args, **kwargs)
+
+    code = plan.kin.code(peftc_layer)
+    rest = (peftc_layer.__globals__, code.co_name, None, peftc_layer.__closure__)
+    return types.FunctionType(code, *rest)
+
+
+def check_inside(plan: Layout) -> None:
+    """Raise `PeftcError` (PEFT619) unless a layer holds all that it is to read."""
+    for path in (*(read.path for read in plan.reads), *plan.owners):
+        _names(path, plan)
+
+
+def _names(path: str, plan: Layout) -> tuple[str, ...]:
+    """The attributes that lead from a layer to what is at a path."""
+    if path == plan.within:
+        return ()
+    if not path.startswith(f"{plan.within}."):
+        raise fail(OutsideOfLayer(tensor=path, layer=plan.within))
+    return tuple(path.removeprefix(f"{plan.within}.").split("."))
+
+
+def _reached(module: Any, names: tuple[str, ...]) -> Any:
+    for name in names:
+        module = getattr(module, name)
+    return module
 
 
 def _place(model: nn.Module, path: str) -> tuple[nn.Module, str]:

@@ -14,7 +14,7 @@ import inspect
 import threading
 import types
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +36,7 @@ from peftc.runtime.bind import (
     Layout,
     bound,
     for_samples,
+    inside,
     layout,
     ran_unadapted,
 )
@@ -45,11 +46,16 @@ from peftc.runtime.samples import batch_of
 from peftc.runtime.storing import keep_free
 from peftc.runtime.tripwire import alone, capturing, ours
 from peftc.sites.capture import plain_buffers
-from peftc.sites.recording import install_output_hooks, lacks_hooks
+from peftc.sites.recording import (
+    install_output_hooks,
+    lacks_hooks,
+    recording_inside,
+)
 from peftc.sites.tracing import tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from peftc.runtime.recipe import Captures, Recipe
     from peftc.runtime.samples import Samples
@@ -171,7 +177,7 @@ class Entry:
             raise fail(Unattended())
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with _capture(self.recipe):
+        with _capture(self.recipe, self.layout), self._recording():
             try:
                 return self._forward()(*args, **kwargs)
             except InternalTorchDynamoError:
@@ -179,6 +185,11 @@ class Entry:
                     raise
         self._fix_sizes()
         return self._run(args, kwargs)
+
+    def _recording(self) -> AbstractContextManager[None]:
+        if self.layout.kin is None:
+            return nullcontext()
+        return recording_inside(self.root)
 
     def _fix_sizes(self) -> None:
         """Capture a graph for each size from now on: some forwards make tensors of
@@ -207,13 +218,18 @@ class Entry:
         plain_buffers(self.root)
         model = weakref.ref(self.root)
         backend = Backend(model, owners, self.layout, self.recipe, self.captures)
-        forward = bound(self.beside or self.original, self.root, self.layout)
+        forward = self._bound()
         compiled: Forward = torch.compile(
             forward, fullgraph=True, dynamic=self._dynamic, backend=backend
         )
         if compiled is forward:  # what torch.compile does where it may not compile
             raise ran_unadapted()
         return compiled
+
+    def _bound(self) -> Forward:
+        if self.layout.kin is not None:
+            return inside(self.previous, self.module, self.layout)
+        return bound(self.beside or self.original, self.root, self.layout)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Entry:
         """An entry of the copied model, which captures anew."""
@@ -278,9 +294,13 @@ def _settings(limit: int) -> Any:
 
 
 @contextmanager
-def _capture(recipe: Recipe) -> Iterator[None]:
-    """Around a call that may capture: our settings, our mark, our errors."""
+def _capture(recipe: Recipe, layout: Layout) -> Iterator[None]:
+    """Around a call that may capture: our settings, our mark, our errors.
+
+    Where a cache is given, each layer reads its own part of it by a number of its own.
+    """
     limit, bare = recipe.limit, not recipe.plan.rewrites
+    limit *= layout.kin.size if layout.kin is not None else 1
     with _translated(limit), _settings(limit), capturing(alone=bare):
         yield
 

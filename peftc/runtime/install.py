@@ -6,20 +6,32 @@ its handle.  All that can fail is done before the model is touched.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from peftc.diagnostics.core import fail, suggestion
 from peftc.diagnostics.runtime import UnknownBackend
+from peftc.diagnostics.scale import UnknownEntries
 from peftc.plan.print import plan_hash
 from peftc.runtime import adapters
 from peftc.runtime.backend import RUNNERS
-from peftc.runtime.bind import layout
+from peftc.runtime.bind import check_inside, layout
 from peftc.runtime.codes import encode
 from peftc.runtime.entry import Entry, SubEntry
 from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fit import check_fit
 from peftc.runtime.generating import steps
 from peftc.runtime.handle import Handle
+from peftc.runtime.layers import (
+    ENTRIES,
+    LAYERS,
+    MODEL,
+    Kin,
+    check_layers,
+    likeness,
+    units,
+)
 from peftc.runtime.names import CHILD
 from peftc.runtime.needed import add_marks
 from peftc.runtime.parameters import attach
@@ -50,7 +62,8 @@ class Options(TypedDict, total=False):
     torch.compile's; `limit` is how many graphs one entry may have; `adapter` gives
     values to the added tensors, if it was made on this base or `any_base` is set;
     `around` wraps what runs each graph; `keep_base` keeps the values of weights that
-    are stored in codes, on the CPU, so that `remove` can put them back.
+    are stored in codes, on the CPU, so that `remove` can put them back; `entries`
+    says what is captured, one of `layers.ENTRIES`.
     """
 
     backend: str
@@ -60,6 +73,7 @@ class Options(TypedDict, total=False):
     any_base: bool
     around: Callable[[Code], Code] | None
     keep_base: bool
+    entries: str
 
 
 def install(
@@ -76,10 +90,10 @@ def install(
     """
     recipe = _recipe(plan, manager, options)
     check_fit(model, plan)
+    entries = _entries(model, recipe, options.get("entries", MODEL))
     adapter, any_base = options.get("adapter"), options.get("any_base", False)
     if adapter is not None:
         adapters.check(adapter, model, plan, any_base=any_base)
-    entries = _entries(model, recipe)
     base = stored_base(model, plan, keep=options.get("keep_base", False))
     codes = encode(model, plan.stores)
     known = adapter.tensors if adapter is not None else {}
@@ -103,7 +117,29 @@ def _recipe(plan: Plan, manager: Manager, options: Options) -> Recipe:
     return Recipe(plan, manager, backend, dynamic, limit, around)
 
 
-def _entries(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:
+def _entries(model: nn.Module, recipe: Recipe, kind: str) -> tuple[Entry, ...]:
+    if kind not in ENTRIES:
+        raise fail(UnknownEntries(name=kind, known=", ".join(ENTRIES)))
+    return (_of_layers if kind == LAYERS else _of_model)(model, recipe)
+
+
+def _of_layers(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:
+    """An entry for each layer with sites; those that are alike are kin."""
+    check_layers(recipe.plan)
+    switch, captures = Switch(), Captures()
+    kin: dict[str, Kin] = defaultdict(Kin)
+    entries = []
+    for path in units(model, recipe.plan):
+        own = layout(recipe.plan, "", model, path)
+        signature = likeness(model, recipe.plan, own)
+        told = replace(own, signature=signature, kin=kin[signature])
+        check_inside(told)
+        kin[signature].size += 1
+        entries.append(Entry(model, told, recipe, switch, captures))
+    return tuple(entries)
+
+
+def _of_model(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:
     """The model's entry, and those of the models inside it."""
     switch, captures, signature = Switch(), Captures(), plan_hash(recipe.plan)
     whole = layout(recipe.plan, signature, model)
@@ -136,7 +172,10 @@ def _take_over(model: nn.Module, handle: Handle) -> None:
     stored = {s.weight.rpartition(".")[0] for s in handle.plan.stores}
     beside = {site.owner for site in handle.sites if site.kind == "side"}
     owners = tuple(o for o in handle.attached.owners if o not in beside)
-    add_tripwires(model, owners, handle.switch, stored)
+    # A head that has an entry for itself is called, and its entry runs.
+    entered = {entry.layout.within for entry in handle.entries}
+    wired = tuple(owner for owner in owners if owner not in entered)
+    add_tripwires(model, wired, handle.switch, stored)
     forget_states(model, handle.plan.stores)
     add_marks(model, owners)
     add_check(handle)

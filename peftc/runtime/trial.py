@@ -6,6 +6,7 @@ tensors at their first values or moved from them, and the base as captured.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ class Trial:
 
     def parameters(self) -> tuple[str, ...]:
         """The names of the forward's arguments."""
-        return tuple(self.handle.entries[0].__signature__.parameters)
+        return tuple(inspect.signature(self.model.forward).parameters)
 
     # --- running ---------------------------------------------------------------------
 
@@ -73,7 +74,13 @@ class Trial:
             return first(self.model(**inputs))
 
     def said_by_the_base(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """The same of the base, captured as the model is, but not rewritten."""
+        """The same of the base, captured as the model is, but not rewritten.
+
+        Where only layers are captured, the base is what runs in Python.
+        """
+        if self.handle.entries[0].layout.kin is not None:
+            with self.handle.disabled():
+                return self.said(inputs)
         recipe = self.handle.recipe
         bare = replace(recipe.plan, rewrites=())
         entry = Entry(

@@ -7,10 +7,13 @@ before.  Some models record for their own use (a decoder of images reads every s
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
 _MODULE = "transformers.utils.output_capturing"
@@ -38,6 +41,28 @@ def install_output_hooks(model: nn.Module) -> None:
             if not getattr(module, _INSTALLED, False):
                 _take_hooks(module)
             maybe_install_capturing_hooks(module)
+
+
+@contextmanager
+def recording_inside(model: nn.Module) -> Iterator[None]:
+    """Around the call of a layer that is captured alone, in a model that may record.
+
+    Its hooks ask a context variable where to put what they see, which cannot be traced;
+    where Transformers knows that a forward is traced they ask a global one.  It finds
+    that out for a model that is traced as a whole only, so here it is told.
+    """
+    if not getattr(model, _INSTALLED, False):
+        yield
+        return
+    from transformers.utils import output_capturing
+
+    active: Any = output_capturing._active_collector
+    before = active.compiling, active.global_var
+    active.global_var, active.compiling = active.get(), True
+    try:
+        yield
+    finally:
+        active.compiling, active.global_var = before
 
 
 def _take_hooks(model: nn.Module) -> None:

@@ -27,6 +27,7 @@ _ADALORA = "tests/numerics/methods/test_adalora.py::"
 _BENCH = "tests/ecosystem/test_cli_bench.py::"
 
 _STORED = "tests/numerics/methods/test_quantize.py::"
+_LAYERS = "tests/scale/test_layers.py::"
 
 _EXCHANGE = "tests/numerics/exchange/"
 
@@ -167,6 +168,9 @@ ELSEWHERE = {
     "test_what_peftc_did_not_write_is_not_replaced",
     "PEFT447": "tests/kernels/test_backend.py::test_without_a_card_it_is_said",
     "PEFT448": "tests/kernels/test_backend.py::test_a_faulty_kernel_is_refused",
+    "PEFT615": _LAYERS + "test_what_needs_the_whole_model_is_refused",
+    "PEFT616": _LAYERS + "test_what_needs_the_whole_model_is_refused",
+    "PEFT619": _LAYERS + "test_tensors_of_another_layer_are_out_of_reach",
     "PEFT661": "tests/ecosystem/test_cli.py::test_explain_knows_codes_and_methods",
     "PEFT662": "tests/ecosystem/test_cli.py::test_generate_needs_a_tokenizer",
     "PEFT663": "tests/ecosystem/test_cli.py::test_fmt_is_canonical_and_checks",

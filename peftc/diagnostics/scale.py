@@ -1,0 +1,66 @@
+"""Errors of models that several processes or devices share (615 to 619).
+
+In: nothing.  Out: the diagnostic classes of entries for layers and of sharding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftc.diagnostics.core import Diagnostic
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsWholeModel(Diagnostic):
+    """A method needs the forward of the whole model, and layers are captured alone.
+
+    With `entries="layers"` each layer is a graph of its own, so that a sharded model
+    can gather one layer at a time.  What begins before the first layer, or reads
+    several, cannot be put into such a graph: rows among the tokens, positions that move
+    (`prefix(positions=keep)` leaves them), a network beside the model.  Compile with
+    `entries="model"`, or choose a method that stays inside of layers.
+    """
+
+    code: ClassVar[str] = "PEFT615"
+    title: ClassVar[str] = "a method needs the whole model"
+    label: ClassVar[str] = "`{site}`: {why}"
+    help: ClassVar[str] = 'compile with `entries="model"`, or leave this method out'
+    exit_code: ClassVar[int] = 3
+    site: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownEntries(Diagnostic):
+    """`compile` was asked for entries that there are not.
+
+    `entries="model"` captures the model's forward as one graph, `entries="layers"` each
+    of its layers.
+    """
+
+    code: ClassVar[str] = "PEFT616"
+    title: ClassVar[str] = "unknown entries"
+    label: ClassVar[str] = "`{name}` is none of {known}"
+    exit_code: ClassVar[int] = 3
+    name: str
+    known: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutsideOfLayer(Diagnostic):
+    """A layer would have to read a tensor that another module holds.
+
+    With `entries="layers"` a layer finds its weights and its added tensors inside
+    itself, so that no layer can run with those of another.  A weight that the layer
+    shares with a module before it is found there.  Compile with `entries="model"`, or
+    untie the weights.
+    """
+
+    code: ClassVar[str] = "PEFT619"
+    title: ClassVar[str] = "a tensor is not inside the layer that reads it"
+    label: ClassVar[str] = "`{tensor}` is not part of `{layer}`"
+    help: ClassVar[str] = 'compile with `entries="model"`'
+    exit_code: ClassVar[int] = 3
+    tensor: str
+    layer: str

@@ -1,0 +1,119 @@
+"""What one process of several does in the tests of scale: run in each rank.
+
+Every process makes the same model from a seed and takes its own samples of one batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from peftc.api import compile
+from tests.numerics.runtime.tiny import llama, tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SPEC = "lora(q, v, r=2)"
+BATCH = 4
+
+
+def adapted(spec: str = SPEC, layers: int = 2, **options: Any) -> Any:
+    """A compiled model of whose added tensors none is zero."""
+    model = compile(llama(layers=layers), spec, **options)
+    shake(model)
+    return model
+
+
+def base_model(dtype: torch.dtype) -> Any:
+    """A base that is not compiled, in training."""
+    return llama().to(dtype).train()
+
+
+def shake(model: nn.Module) -> None:
+    """Move added parameters away from where they begin, each in a way of its own."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".peftc." in name:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.1 * noise)
+
+
+def samples() -> torch.Tensor:
+    """This process's samples of the batch."""
+    batch = tokens(BATCH, 8)
+    if not dist.is_initialized():
+        return batch
+    return batch.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def loss_of(model: Any, ids: torch.Tensor | None = None) -> torch.Tensor:
+    """The loss of this process's samples, or of other ones."""
+    ids = samples() if ids is None else ids
+    loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    assert isinstance(loss, torch.Tensor)
+    return loss
+
+
+def gradients(model: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The gradients of the trained parameters."""
+    return {
+        name.removeprefix("module."): parameter.grad.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.grad is not None
+    }
+
+
+def mean_gradients(model: nn.Module, parts: int = 2) -> Mapping[str, torch.Tensor]:
+    """The gradients of the batch in one process, added up as `parts` processes do."""
+    for ids in tokens(BATCH, 8).chunk(parts):
+        (loss_of(model, ids) / parts).backward()
+    return gradients(model)
+
+
+def data_parallel(spec: str, optimize: bool, backend: str) -> Any:
+    """Two steps under DDP: gradients of the last, and how many graphs there were."""
+    torch._dynamo.config.optimize_ddp = optimize
+    model = adapted(spec, backend=backend)
+    # Many buckets, of which the graph would be split if torch were let to.
+    parallel = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=0.001)
+    for _ in range(2):
+        parallel.zero_grad()
+        loss_of(parallel).backward()
+    return gradients(parallel), model.peftc.captures.count
+
+
+def shard(model: Any, by_layer: bool = True) -> Any:
+    """The model under FSDP2, each layer for itself or only the whole."""
+    for layer in model.model.layers if by_layer else ():
+        fully_shard(layer)
+    return fully_shard(model)
+
+
+def whole(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Sharded tensors, gathered; every process has to ask."""
+    return {
+        name: value.full_tensor() if isinstance(value, DTensor) else value
+        for name, value in tensors.items()
+    }
+
+
+def sharded(entries: str, spec: str, base: torch.dtype, checkpointing: bool) -> Any:
+    """Two steps under FSDP2: gradients, graphs, what a process holds of the base."""
+    model = compile(base_model(base), spec, entries=entries)
+    shake(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    shard(model, by_layer=entries == "layers")
+    for _ in range(2):
+        model.zero_grad()
+        loss_of(model).backward()
+    frozen = (p for p in model.parameters() if not p.requires_grad)
+    held = sum(p.to_local().numel() for p in frozen)
+    return whole(gradients(model)), model.peftc.captures.count, held
