@@ -13,6 +13,7 @@ from peftc.exchange.applied import given
 from peftc.exchange.folder import write_folder
 from peftc.exchange.peft import TUNERS
 from peftc.exchange.portable import portable
+from peftc.exchange.tuner import task_of
 from peftc.resolve.library import standard_library
 from peftc.runtime.export import exported
 from peftc.syntax.parse import parse
@@ -48,7 +49,7 @@ def export(
     made = FORMS[to](known_of)
     config = {
         "base_model_name_or_path": base or None,
-        "task_type": _task(known_of.plan.model.architecture),
+        "task_type": task_of(known_of.plan.model.architecture),
         "inference_mode": True,
         **made.config,
     }
@@ -76,14 +77,6 @@ def _tuner(applied: Applied) -> Tuner:
         if applied.known_as in tuner.methods:
             return tuner
     raise applied.refuse("PEFT", "none of its types has this equation")
-
-
-def _task(architecture: str) -> str | None:
-    """PEFT's name of what a model is for, where it changes nothing but the wrapper."""
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        return "CAUSAL_LM"
-    conditional = ("ForConditionalGeneration", "ForSeq2SeqLM")
-    return "SEQ_2_SEQ_LM" if architecture.endswith(conditional) else None
 
 
 FORMS: Mapping[str, Callable[[Given], Written]] = {

@@ -127,6 +127,14 @@ def _around(name: str) -> Iterator[str]:
         yield name
 
 
+def task_of(architecture: str) -> str | None:
+    """PEFT's name of what a model is for, where it changes nothing but the wrapper."""
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return "CAUSAL_LM"
+    conditional = ("ForConditionalGeneration", "ForSeq2SeqLM")
+    return "SEQ_2_SEQ_LM" if architecture.endswith(conditional) else None
+
+
 def most_common(values: Iterable[Any]) -> Any:
     """The value that occurs most often, the first of several."""
     return Counter(values).most_common(1)[0][0]

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftc.exchange.peft import ia3, lora
+from peftc.exchange.peft import ia3, lora, p_tuning, prefix, prompt
 
 if TYPE_CHECKING:
     from peftc.exchange.tuner import Tuner
 
-TUNERS: tuple[Tuner, ...] = (lora.TUNER, ia3.TUNER)
+TUNERS: tuple[Tuner, ...] = (
+    lora.TUNER,
+    ia3.TUNER,
+    prefix.TUNER,
+    prompt.TUNER,
+    p_tuning.TUNER,
+)
