@@ -84,3 +84,44 @@ class NotBySample(Diagnostic):
     site: str
     why: str
     origin: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotByWeight(Diagnostic):
+    """A weighted sum of adapters is not defined for what a method does here.
+
+    `slots.combine(name, weights)` adds the effects of adapters: what each changes of a
+    value, times its weight.  That is possible where a method gives a value in place of
+    another: at linears, at the outputs of sublayers, at gains and offsets of norms.
+
+    Fix: combine adapters of a spec without that method, or run one at a time.
+    """
+
+    code: ClassVar[str] = "PEFT654"
+    title: ClassVar[str] = "adapters have no weighted sum here"
+    label: ClassVar[str] = "`{site}`: {why}"
+    notes: ClassVar[tuple[str, ...]] = ("it comes from {origin}",)
+    help: ClassVar[str] = "leave that method out, or run one adapter at a time"
+    exit_code: ClassVar[int] = 3
+    site: str
+    why: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotOneAdapter(Diagnostic):
+    """A slot was used as one adapter, and it is a combination of others.
+
+    A weighted sum of effects has no tensors of its own: it cannot be saved, merged,
+    exported or verified, nor be part of a batch with an adapter for each row.
+
+    Fix: name the slots that it is made of, or activate one of them first.
+    """
+
+    code: ClassVar[str] = "PEFT655"
+    title: ClassVar[str] = "the slot is a combination"
+    label: ClassVar[str] = "slot `{slot}` is a combination of {members}"
+    help: ClassVar[str] = "use one of these instead"
+    exit_code: ClassVar[int] = 5
+    slot: str
+    members: str

@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from torch import fx
 
     from peftc.expr.program import Input, Program, Step
-    from peftc.rewrite.experts import Experts
-    from peftc.rewrite.samples import Samples
+    from peftc.rewrite.several import Stack
 
 BASE_NAMES = frozenset({"W", "bias", "g", "c", "E"})
 """Parameter-space inputs that belong to the base model."""
@@ -77,7 +76,7 @@ class Source:
     spans: Mapping[str, str]
     training: bool
     base: Base = no_base
-    stack: Experts | Samples | None = None
+    stack: Stack | None = None
     stacked: frozenset[str] = frozenset()
 
     @property
@@ -169,13 +168,11 @@ def _dtype(source: Source, values: Values) -> torch.dtype:
 
 def _finish(source: Source, value: Value, at: Inserter) -> Value:
     if source.stack:
-        value = source.stack.seen(value, at)
-    dtype, node = example(source.target).dtype, value.node
-    if example(node).dtype != dtype:
-        node = at.put("to", node, dtype)
-    if source.stack:
-        node = source.stack.finish(node, source.target, at)
-    return replace(value, node=node)
+        value = source.stack.finish(value, source.target, at)
+    dtype = example(source.target).dtype
+    if example(value.node).dtype == dtype:
+        return value
+    return replace(value, node=at.put("to", value.node, dtype))
 
 
 # --- steps ------------------------------------------------------------------------

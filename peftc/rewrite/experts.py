@@ -76,9 +76,9 @@ class Experts:
             return value
         return Value(self.spread(at, value.node), "*", value.shape, value.span)
 
-    def finish(self, node: fx.Node, target: fx.Node, at: Inserter) -> fx.Node:
+    def finish(self, value: Value, target: fx.Node, at: Inserter) -> Value:
         """The new value: every row has its expert."""
-        return node
+        return self.seen(value, at)
 
     def _numbers(self, at: Inserter) -> fx.Node:
         """The expert of each row."""

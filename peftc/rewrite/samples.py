@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from peftc.expr.program import Program, Step
     from peftc.rewrite.insert import Inserter
 
-SAMPLES = "samples"
-"""The key in `Capture.tensors`, where others are sites', of what is said of samples."""
 NUMBER = "number"
-"""The name there of the number of each sample's adapter, [b]."""
+"""The name of the number of each sample's adapter, [b]."""
 ADAPTED = "adapted"
-"""The name there of whether each sample has an adapter at all, [b]; of others' numbers
+"""The name of whether each sample has an adapter at all, [b]; of others' numbers
 nothing is meant."""
 
 
@@ -49,15 +47,12 @@ class Samples:
     of_base = False
     """Whether the base's own values have the axis."""
 
-    def check(self, program: Program, target: fx.Node, site: str) -> None:
-        """Refuse a value whose first axis is not that of samples, and a program that
-        mixes them.
+    def check(self, target: fx.Node, site: str) -> None:
+        """Refuse a value whose first axis is not that of samples.
 
         Raises:
-            PeftcError: PEFT458, PEFT459.
+            PeftcError: PEFT458.
         """
-        if any(map(_mixes, program.steps)):
-            raise fail(SamplesMixed(site=site))
         sizes, batch = example(target).shape, example(self.number).shape[0]
         if len(sizes) < 2 or sizes[0] != batch:
             raise fail(SamplesNotFirst(site=site, shape=str(tuple(sizes))))
@@ -100,14 +95,25 @@ class Samples:
             node = at.put(torch.unsqueeze, node, 1)
         return replace(value, node=node, lead="*")
 
-    def finish(self, node: fx.Node, target: fx.Node, at: Inserter) -> fx.Node:
+    def finish(self, value: Value, target: fx.Node, at: Inserter) -> Value:
         """The new value, or the base's where a sample has no adapter."""
-        if self.adapted is None:
-            return node
-        which = self.adapted
+        new, which = self.seen(value, at), self.adapted
+        if which is None:
+            return new
         for _ in range(example(target).dim() - 1):
             which = at.put(torch.unsqueeze, which, -1)
-        return at.put(torch.where, which, node, target)
+        node = at.put("to", new.node, example(target).dtype)
+        return replace(new, node=at.put(torch.where, which, node, target))
+
+
+def check_apart(program: Program, site: str) -> None:
+    """Refuse a program that mixes samples.
+
+    Raises:
+        PeftcError: PEFT459.
+    """
+    if any(map(_mixes, program.steps)):
+        raise fail(SamplesMixed(site=site))
 
 
 def _mixes(step: Step) -> bool:

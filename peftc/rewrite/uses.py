@@ -13,8 +13,8 @@ from peftc.diagnostics.core import fail
 from peftc.diagnostics.rewrite import InputMissing
 from peftc.rewrite.emit import Base, Source, Values, no_base
 from peftc.rewrite.experts import Experts
-from peftc.rewrite.insert import BOTH, Inserter, example
-from peftc.rewrite.samples import ADAPTED, NUMBER, SAMPLES, Samples
+from peftc.rewrite.insert import BOTH, Inserter
+from peftc.rewrite.several import SEVERAL, stack_of
 from peftc.sites.anchors import (
     AttentionAnchor,
     EmbeddingAnchor,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from peftc.expr.program import Program
     from peftc.plan.types import Application, Plan, Rewrite
+    from peftc.rewrite.several import Stack
     from peftc.sites.anchors import Anchor, Capture
 
 A = TypeVar("A", LinearAnchor, HiddenAnchor, NormAnchor, AttentionAnchor, InputAnchor)
@@ -94,15 +95,13 @@ class Use(Generic[A]):
 
     def _stack(
         self, program: Program, target: fx.Node
-    ) -> tuple[Experts | Samples | None, frozenset[str]]:
+    ) -> tuple[Stack | None, frozenset[str]]:
         """What gives the rows of an activation what is theirs, and of which tensors."""
-        said = self.capture.tensors.get(SAMPLES)
+        said = self.capture.tensors.get(SEVERAL)
         if said is None:
             return self.experts, self.rewrite.stacked
-        rank, separate = example(target).dim() - 1, program.separate_tokens
-        samples = Samples(said[NUMBER], said.get(ADAPTED), rank, separate)
-        samples.check(program, target, self.key)
-        return samples, frozenset(t.name for t in self.rewrite.tensors if not t.drawn)
+        own = frozenset(t.name for t in self.rewrite.tensors if not t.drawn)
+        return stack_of(said, program, target, self.key), own
 
     @property
     def experts(self) -> Experts | None:

@@ -9,19 +9,34 @@ they are, so nothing is captured anew; and an optimizer keeps the tensors it was
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import nn
 
-from peftc.diagnostics.core import fail, suggestion
+from peftc.diagnostics.core import PeftcError, fail, suggestion
 from peftc.diagnostics.runtime import WrongState
-from peftc.diagnostics.slots import SlotTaken, UnknownSlot
+from peftc.diagnostics.slots import (
+    NotBySample,
+    NotByWeight,
+    NotOneAdapter,
+    SlotTaken,
+    UnknownSlot,
+)
 from peftc.runtime import storing
 from peftc.runtime.adapters import first_values, tensor_at
 from peftc.runtime.names import tensor_path
-from peftc.runtime.samples import Samples, check_samples, chosen, current
+from peftc.runtime.several import (
+    SHARED,
+    UNWEIGHTED,
+    ByWeight,
+    OfSamples,
+    check_kinds,
+    chosen,
+    current,
+)
 from peftc.runtime.state import read_adapter
 
 if TYPE_CHECKING:
@@ -29,6 +44,7 @@ if TYPE_CHECKING:
 
     from peftc.plan.types import Plan, Storage
     from peftc.runtime.handle import Handle
+    from peftc.runtime.several import Several, Values
 
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
 """An adapter's tensors by path; a shared one once, as in a file."""
@@ -43,10 +59,16 @@ class Slots:
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self._active = DEFAULT
+        self._resident = DEFAULT
+        """Whose tensors are in the modules: the active one, or the last that was."""
         self._shelf: dict[str, Tensors] = {}
-        """Those that are not active."""
+        """Those that are not in the modules."""
         self._order = [DEFAULT]
         self._any_base: dict[str, bool] = {}
+        self._weights: dict[str, dict[str, float]] = {}
+        """Of each combination the weights of its members."""
+        self._running: ByWeight | None = None
+        """What the active combination runs as."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,7 +77,11 @@ class Slots:
 
     @property
     def active(self) -> str:
-        """The slot that runs, is trained, and is in the state dict."""
+        """The slot that runs.
+
+        An adapter is trained and is in the state dict; of a combination the adapter
+        that was active before is.
+        """
         return self._active
 
     def add(
@@ -89,12 +115,12 @@ class Slots:
         """
         self._handle.require_apart()
         self._require_slot(name)
-        if name == self._active:
-            return
-        self._any_base[self._active] = self._handle.any_base
-        self._shelf[self._active] = self._exchange(self._shelf.pop(name))
-        self._active = name
-        self._handle.any_base = self._any_base[name]
+        if name in self._shelf:
+            self._any_base[self._resident] = self._handle.any_base
+            self._shelf[self._resident] = self._exchange(self._shelf.pop(name))
+            self._resident = name
+            self._handle.any_base = self._any_base[name]
+        self._active, self._running = name, None
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[None]:
@@ -122,36 +148,87 @@ class Slots:
             PeftcError: PEFT650, PEFT653 with every reason, or PEFT631 while merged.
         """
         self._handle.require_apart()
-        check_samples(self._handle.plan)
+        check_kinds(self._handle.plan, SHARED, NotBySample)
         used = tuple(dict.fromkeys(name for name in names if name is not None))
         numbers = tuple(-1 if n is None else used.index(n) for n in names)
         if not used:
             with self._handle.disabled():
                 yield
             return
-        values = tuple(self._everywhere(name) for name in used)
-        with chosen(Samples(self, numbers, values)):
+        with chosen(OfSamples(self, self._values(used), numbers=numbers)):
             yield
 
+    def combine(self, name: str, weights: Mapping[str, float]) -> None:
+        """Make a slot that runs the base and the weighted effects of others.
+
+        An effect is what an adapter changes of a value where it acts.  A combination is
+        made anew with other weights or slots under the same name; nothing is captured
+        for that.
+
+        Raises:
+            PeftcError: PEFT650, PEFT651, or PEFT654 with every reason.
+        """
+        self._handle.require_apart()
+        check_kinds(self._handle.plan, UNWEIGHTED, NotByWeight)
+        if name in self._order and name not in self._weights:
+            raise fail(SlotTaken(slot=name))
+        for one in weights:
+            self._require_adapter(one)
+        if not weights:
+            raise fail(WrongState(what="a combination needs a slot"))
+        if name not in self._order:
+            self._order.append(name)
+        self._weights[name] = dict(weights)
+        self._running = None
+
     @property
-    def samples(self) -> Samples | None:
-        """What `rows` gave to the samples of a batch, here and now."""
-        return current(self)
+    def several(self) -> Several | None:
+        """The adapters that run at once, if several do, here and now."""
+        return current(self) or self._combined()
+
+    def check_one(self) -> None:
+        """Raise `PeftcError` (PEFT655) if what runs is no adapter of the plan."""
+        self._require_adapter(self._active)
+
+    def _combined(self) -> ByWeight | None:
+        """What the active combination runs as; made anew where the model moved."""
+        if self._active not in self._weights:
+            return None
+        if self._running is None or not self._is_here(self._running):
+            weights = self._weights[self._active]
+            values = self._values(tuple(weights))
+            self._running = ByWeight(self, values, weights=tuple(weights.values()))
+        return self._running
+
+    def _is_here(self, running: ByWeight) -> bool:
+        model = self._handle.model
+        return all(
+            (own.device, own.dtype) == (value.device, value.dtype)
+            for path, own in islice(running.values[0].items(), 1)
+            for value in (tensor_at(model, path),)
+        )
 
     def remove(self, name: str) -> None:
         """Forget an adapter that is not active.
 
         Raises:
-            PeftcError: PEFT650, or PEFT631 if it is active.
+            PeftcError: PEFT650, or PEFT631 if it is active or part of a combination.
         """
         self._require_slot(name)
         if name == self._active:
-            raise fail(
-                WrongState(
-                    what=f"slot `{name}` is active", hint="activate another one first"
+            raise _in_use(f"slot `{name}` is active", "activate another one first")
+        for other, weights in self._weights.items():
+            if name in weights:
+                raise _in_use(
+                    f"slot `{name}` is part of `{other}`", "remove that first"
                 )
+        if name == self._resident:
+            raise _in_use(
+                f"the tensors of slot `{name}` are in the model",
+                "activate another adapter first",
             )
-        del self._shelf[name]
+        self._shelf.pop(name, None)
+        self._weights.pop(name, None)
         self._order.remove(name)
 
     def save(self, name: str, folder: str | Path) -> Path:
@@ -163,21 +240,30 @@ class Slots:
         """The tensors of a slot by path, a shared one once.
 
         Raises:
-            PeftcError: PEFT650.
+            PeftcError: PEFT650, or PEFT655 for a combination.
         """
-        self._require_slot(name)
-        if name != self._active:
+        self._require_adapter(name)
+        if name != self._resident:
             return self._shelf[name]
         model = self._handle.model
         return {path: tensor_at(model, path) for path in places(self._handle.plan)}
 
+    def _values(self, names: Sequence[str]) -> Values:
+        """Of each slot the tensors by every path they are at."""
+        return tuple(map(self._everywhere, names))
+
     def _everywhere(self, name: str) -> Mapping[str, torch.Tensor]:
-        """The tensors of a slot by every path they are at."""
-        tensors, own = self.tensors(name), self.tensors(self._active)
+        tensors, own = self.tensors(name), self.tensors(self._resident)
         for path, tensor in tensors.items():
             _follow(tensor, own[path])
         found = places(self._handle.plan).items()
         return {one: tensors[path] for path, every in found for one in every}
+
+    def _require_adapter(self, name: str) -> None:
+        self._require_slot(name)
+        if name in self._weights:
+            members = " and ".join(f"`{one}`" for one in self._weights[name])
+            raise fail(NotOneAdapter(slot=name, members=members))
 
     def _require_slot(self, name: str) -> None:
         if name not in self._order:
@@ -205,6 +291,10 @@ class Slots:
                 setattr(model.get_submodule(owner), leaf, new[path])
         return old
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What runs is made anew of a copy's own tensors."""
+        return {**vars(self), "_running": None}
+
     def __repr__(self) -> str:
         marked = (f"[{n}]" if n == self._active else n for n in self._order)
         return f"<slots: {', '.join(marked)}>"
@@ -219,6 +309,10 @@ def places(plan: Plan) -> Mapping[str, tuple[str, ...]]:
                 path = tensor_path(rewrite.site, tensor)
                 found.setdefault(rewrite.storage(tensor), []).append(path)
     return {paths[0]: tuple(paths) for paths in found.values()}
+
+
+def _in_use(what: str, hint: str) -> PeftcError:
+    return fail(WrongState(what=what, hint=hint))
 
 
 def _is_parameter(tensor: torch.Tensor) -> bool:

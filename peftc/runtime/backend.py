@@ -24,7 +24,7 @@ from peftc.diagnostics.runtime import ModuleReplaced
 from peftc.rewrite.check import check_located
 from peftc.rewrite.inputs import NUMBERS
 from peftc.rewrite.print import graph_text
-from peftc.rewrite.samples import SAMPLES
+from peftc.rewrite.several import SEVERAL
 from peftc.rewrite.together import readers
 from peftc.runtime import checkpoint
 from peftc.runtime.bind import Binding, Layout, read
@@ -154,7 +154,7 @@ class Backend:
         check_located(plan, located, used, found)
         inputs = (binding.tensors, binding.training, binding.base)
         steps = STEPS.get(self.recipe.backend, "torch")
-        if SAMPLES in binding.tensors:  # one step has one adapter
+        if SEVERAL in binding.tensors:  # one step has one adapter
             steps = ""
         eager = bool(steps) and RUNNERS[self.recipe.backend] is _eager
         capture = Capture(graph, located, *inputs, steps=steps, recompute=eager)

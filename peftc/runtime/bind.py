@@ -24,7 +24,7 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import MarkerMissing, MarkersDisagree, RanUnadapted
 from peftc.diagnostics.scale import OutsideOfLayer
 from peftc.rewrite.inputs import NUMBERS
-from peftc.rewrite.samples import ADAPTED, NUMBER, SAMPLES
+from peftc.rewrite.several import SEVERAL
 from peftc.runtime.names import ROWS, code_path, rows_path, scattered, tensor_path
 
 if TYPE_CHECKING:
@@ -97,20 +97,20 @@ def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> La
     return Layout(f"{signature}:{within}", *facts)
 
 
-def for_samples(plan: Plan, whole: Layout, *, partly: bool) -> Layout:
-    """The layout where each sample has an adapter of its own.
+def for_several(plan: Plan, whole: Layout, names: Iterable[str]) -> Layout:
+    """The layout where several adapters run at once.
 
-    The forward is given the tensors of the adapters, stacked, and what is said of the
-    samples; `partly` if some have no adapter.
+    The forward is given the tensors of the adapters, stacked, and what is said of them
+    under these names.
     """
     drawn = {t.name for r in plan.rewrites for t in r.tensors if t.drawn}
     sites = set(whole.sites)
     stacked = [
         r for r in whole.reads if r.site in sites and r.name not in {*drawn, ROWS}
     ]
-    said = [Read(SAMPLES, SAMPLES, name) for name in (NUMBER, ADAPTED)[: 1 + partly]]
+    said = [Read(SEVERAL, SEVERAL, name) for name in names]
     kept = [r for r in whole.reads if r not in set(stacked)]
-    signature = f"{whole.signature}:{SAMPLES}:{partly}"
+    signature = ":".join((whole.signature, *(one.name for one in said)))
     reads = (*kept, *stacked, *said)
     given = len(stacked) + len(said)
     # What is given does not come from inside a layer, so that each has its own graph.

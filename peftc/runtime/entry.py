@@ -35,14 +35,14 @@ from peftc.runtime.bind import (
     Forward,
     Layout,
     bound,
-    for_samples,
+    for_several,
     inside,
     layout,
     ran_unadapted,
 )
 from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
-from peftc.runtime.samples import batch_of
+from peftc.runtime.several import batch_of
 from peftc.runtime.storing import keep_free
 from peftc.runtime.tripwire import alone, capturing, ours
 from peftc.sites.capture import plain_buffers
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from peftc.runtime.recipe import Captures, Recipe
-    from peftc.runtime.samples import Samples
+    from peftc.runtime.several import Several
     from peftc.runtime.tripwire import Switch
 
 
@@ -122,9 +122,9 @@ class Entry:
         if self.switch.bypassed:
             return self._base()._captured(args, kwargs)
         self._check_attended()
-        samples = self.root.__dict__[CHILD].slots.samples
-        if samples is not None:
-            return self._for_samples(samples, args, kwargs)
+        several = self.root.__dict__[CHILD].slots.several
+        if several is not None:
+            return self._at_once(several, args, kwargs)
         if self.inserter is None:
             return self._captured(args, kwargs)
         extended = self.inserter.extend(self.original, args, kwargs)
@@ -145,17 +145,17 @@ class Entry:
         other.previous = self.previous
         return other
 
-    def _for_samples(
-        self, samples: Samples, args: tuple[Any, ...], kwargs: dict[str, Any]
+    def _at_once(
+        self, several: Several, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Run the graph in which each sample has an adapter of its own."""
-        told = for_samples(self.recipe.plan, self.layout, partly=samples.partly)
+        """Run the graph in which several adapters run at once."""
+        told = for_several(self.recipe.plan, self.layout, several.told)
         with self._lock:
             if told.signature not in self._others:
                 self._others[told.signature] = self._other(told, self.recipe)
             other = self._others[told.signature]
-        given = samples.given(told, batch_of(self.module, self.original, args, kwargs))
-        return other._captured(args, {**kwargs, GIVEN: given})
+        batch = batch_of(self.module, self.original, args, kwargs)
+        return other._captured(args, {**kwargs, GIVEN: several.given(told, batch)})
 
     def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the graph; once more if the model has to be told to give all out."""

@@ -133,7 +133,7 @@ class Handle:
         Raises:
             PeftcError: PEFT631 while merged or removed.
         """
-        self.require_apart()
+        self._require_one()
         return verify(self, inputs)
 
     def report(self) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class Handle:
         Raises:
             PeftcError: PEFT624, PEFT627, or PEFT631 while merged.
         """
-        self.require_apart()
+        self._require_one()
         whole = adapters.adapter_of(self, Path(folder))
         return write_adapter(Path(folder), whole, record=record)
 
@@ -246,7 +246,7 @@ class Handle:
             PeftcError: as `save`, PEFT730 to PEFT735 for other formats, and PEFT720 to
                 PEFT722 for a program.
         """
-        self.require_apart()
+        self._require_one()
         if to in PROGRAMS:
             return write_program(self, Path(folder), to, inputs)
         whole, target = adapters.adapter_of(self, Path(folder)), Path(folder)
@@ -261,7 +261,7 @@ class Handle:
         Raises:
             PeftcError: PEFT620 to PEFT626; nothing is changed then.
         """
-        self.require_apart()
+        self._require_one()
         self.take(read_adapter(Path(folder)), any_base=any_base)
 
     def take(self, adapter: Adapter, *, any_base: bool = False) -> None:
@@ -284,6 +284,7 @@ class Handle:
         """
         self._require_present()
         self._require(not self.merged, "the model is merged already")
+        self.slots.check_one()
         if into_codes:
             storing.check_into_codes(self)
         self.merged = storing.merged(self, into_codes)
@@ -305,6 +306,11 @@ class Handle:
         """Refuse (PEFT631) unless the methods are there, and not in the weights."""
         self._require_present()
         self._require(not self.merged, "the model is merged", "call `unmerge()` first")
+
+    def _require_one(self) -> None:
+        """The methods are in the model, and what runs is one adapter."""
+        self.require_apart()
+        self.slots.check_one()
 
     def _require(self, condition: bool, what: str, hint: str = "") -> None:
         if not condition:
