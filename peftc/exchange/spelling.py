@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from peftc.exchange.tuner import Draft
-from peftc.runtime.names import tensor_path
+from peftc.runtime.parameters import added
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,13 +63,14 @@ def draft(
 
 
 def _paths(plan: Plan) -> Iterator[tuple[Place, str]]:
-    """Every tensor of a plan: the module, method and name, and its path."""
+    """Every tensor of a plan: the module, method and name, and where it is stored."""
+    stored = {rewrite.storage(tensor): path for rewrite, tensor, path in added(plan)}
     for rewrite in plan.rewrites:
         for one in rewrite.applications:
             for tensor in one.tensors:
                 name = tensor.name.removeprefix(f"{one.instance}.")
                 key = (rewrite.site.owner, one.method, name)
-                yield key, tensor_path(rewrite.site, tensor)
+                yield key, stored[rewrite.storage(tensor)]
 
 
 def call(

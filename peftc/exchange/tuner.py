@@ -8,7 +8,6 @@ that is about one module.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -81,6 +80,30 @@ def by_module(applied: Iterable[Applied]) -> Mapping[str, list[Applied]]:
     return found
 
 
+def alone(
+    applied: Iterable[Applied], form: str, *, transposed: bool = True
+) -> Mapping[str, Applied]:
+    """Methods by module, where each is at a whole weight and there is no other.
+
+    With `transposed`, weights that are stored [in, out] are taken as well.
+
+    Raises:
+        PeftcError: PEFT730 for the first that is not.
+    """
+    found: dict[str, Applied] = {}
+    for one in applied:
+        site = one.site
+        if site.rows is not None or site.experts:
+            part = "one of many experts" if site.experts else "rows of a fused weight"
+            raise one.refuse(form, f"it is at {part}, and there is none for a part")
+        if site.transposed and not transposed:
+            raise one.refuse(form, "it takes no weights that are stored transposed")
+        if site.owner in found:
+            raise one.refuse(form, f"`{site.owner}` has one already")
+        found[site.owner] = one
+    return found
+
+
 def modules_of(
     folder: Folder, names: Mapping[str, str], optional: Iterable[str] = ()
 ) -> Mapping[str, dict[str, torch.Tensor]]:
@@ -133,13 +156,3 @@ def task_of(architecture: str) -> str | None:
         return "CAUSAL_LM"
     conditional = ("ForConditionalGeneration", "ForSeq2SeqLM")
     return "SEQ_2_SEQ_LM" if architecture.endswith(conditional) else None
-
-
-def most_common(values: Iterable[Any]) -> Any:
-    """The value that occurs most often, the first of several."""
-    return Counter(values).most_common(1)[0][0]
-
-
-def pattern(values: Mapping[str, Any], usual: Any) -> dict[str, Any]:
-    """The modules whose value is not the usual one."""
-    return {module: value for module, value in values.items() if value != usual}

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peftc.exchange.peft import ia3, lora, p_tuning, prefix, prompt
+from peftc.exchange.peft import (
+    adalora,
+    ia3,
+    loha,
+    lokr,
+    lora,
+    p_tuning,
+    prefix,
+    prompt,
+    vera,
+)
 
 if TYPE_CHECKING:
     from peftc.exchange.tuner import Tuner
@@ -18,4 +28,8 @@ TUNERS: tuple[Tuner, ...] = (
     prefix.TUNER,
     prompt.TUNER,
     p_tuning.TUNER,
+    adalora.TUNER,
+    loha.TUNER,
+    lokr.TUNER,
+    vera.TUNER,
 )

@@ -9,11 +9,11 @@ with zeros for the other rows.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from peftc.exchange.low_rank import Product, product_of, side_by_side
+from peftc.exchange.patterns import most_common, pattern, patterned
 from peftc.exchange.spelling import draft
 from peftc.exchange.tuner import (
     PREFIX,
@@ -22,8 +22,6 @@ from peftc.exchange.tuner import (
     Written,
     by_module,
     modules_of,
-    most_common,
-    pattern,
     targets,
 )
 from peftc.plan.equations import definitions
@@ -201,31 +199,6 @@ def _piece(folder: Folder, module: str, tensors: dict[str, torch.Tensor]) -> Pie
     knobs += [("dropout", dropout)] if dropout else []
     knobs += [("rs", True)] if rs else []
     return Piece(module, "lora", tuple(knobs), tensors)
-
-
-_PLAIN = re.compile(r"[\w.^$|()\\-]*")
-_REPEATED = re.compile(r"\.\*|\\d\+|\[0-9\]\+")
-
-
-def patterned(folder: Folder, name: str, module: str, usual: float) -> float:
-    """The number that a pattern of PEFT gives a module: the first whose key matches.
-
-    Keys are regular expressions of a stranger; those that could take forever to match
-    are refused.
-    """
-    for key, value in folder.setting(name, dict[str, Any]()).items():
-        parts = _REPEATED.split(key)
-        if len(parts) > 4 or not all(map(_PLAIN.fullmatch, parts)):
-            raise folder.refused(name, f"`{key[:80]}` is too intricate a pattern")
-        try:
-            matches = re.match(rf"(.*\.)?({key})$", module)
-        except re.error:
-            raise folder.refused(name, f"`{key[:80]}` is no pattern") from None
-        if matches:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise folder.refused(name, "its values should be numbers")
-            return value
-    return usual
 
 
 TUNER = Tuner("LORA", ("lora", "dora"), write, read)

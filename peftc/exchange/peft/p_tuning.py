@@ -1,7 +1,7 @@
 """PEFT's P_TUNING: `ptuning`, whose rows are what its encoder gave.
 
-In: rows at a model's input, or a folder of the type.  Out: the folder, or the spec, with
-`encoder=none`: neither PEFT's folders nor our exports keep the encoder.
+In: rows at a model's input, or a folder of the type.  Out: the folder, or the spec,
+with `encoder=none`: neither PEFT's folders nor our exports keep the encoder.
 """
 
 from __future__ import annotations

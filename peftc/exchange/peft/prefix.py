@@ -1,8 +1,8 @@
 """PEFT's PREFIX_TUNING: `prefix`.
 
-In: rows at every attention of a model, or a folder of the type.  Out: the folder, or the
-spec.  PEFT puts the rows of all layers side by side, [p, layers * 2 * width], and makes
-a cache of them; tokens begin at position p.
+In: rows at every attention of a model, or a folder of the type.  Out: the folder, or
+the spec.  PEFT puts the rows of all layers side by side, [p, layers * 2 * width], and
+makes a cache of them; tokens begin at position p.
 """
 
 from __future__ import annotations
