@@ -23,6 +23,7 @@ MODULES = (
     "training",
     "schedules",
     "masks",
+    "merging",
     "stores",
     "wrappers",
     "networks",

@@ -102,7 +102,7 @@ def check(
         problem = f"its random tensors come from seed {read.seed}, not {plan.seed}"
         raise fail(OtherPlan(problem=problem))
     check_tensors(adapter, expected(model, plan))
-    made_on = _base(adapter)
+    made_on = base_told(adapter)
     problem = made_on.difference(base or fingerprint(model))
     if problem and not any_base:
         problem = vocabulary_difference(made_on, model) or problem
@@ -120,7 +120,8 @@ def plan_of(adapter: Adapter) -> Plan:
     return plan
 
 
-def _base(adapter: Adapter) -> Fingerprint:
+def base_told(adapter: Adapter) -> Fingerprint:
+    """What an adapter says of the base it was made on."""
     try:
         return Fingerprint.parse(adapter.base)
     except (ValueError, RecursionError):

@@ -60,7 +60,13 @@ def _encode(
             part.name: parameter.new_empty(part.shape, dtype=getattr(torch, part.dtype))
             for part in stored.parts
         }
-    weight = parameter.detach()
+    return encode_one(parameter.detach(), stored)
+
+
+def encode_one(
+    weight: torch.Tensor, stored: StoredWeight
+) -> Mapping[str, torch.Tensor]:
+    """What is kept of a weight, by name."""
     return encoded(stored.form, weight.mT if stored.transposed else weight)
 
 

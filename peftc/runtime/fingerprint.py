@@ -81,7 +81,7 @@ def fingerprint(model: nn.Module) -> Fingerprint:
     tensors = {}
     for name, tensor in base_state(model):
         if id(tensor) not in seen:
-            seen[id(tensor)] = f"{_kind(tensor)} {_content(tensor)}"
+            seen[id(tensor)] = told(tensor)
         tensors[name] = seen[id(tensor)]
     return Fingerprint(config_hash(getattr(model, "config", None)), tensors)
 
@@ -106,6 +106,11 @@ def base_state(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         if CHILD not in name.split(".") and isinstance(tensor, torch.Tensor):
             yield name, tensor
+
+
+def told(tensor: torch.Tensor) -> str:
+    """A tensor's type, shape and content."""
+    return f"{_kind(tensor)} {_content(tensor)}"
 
 
 def _kind(tensor: torch.Tensor) -> str:

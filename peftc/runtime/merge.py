@@ -34,13 +34,16 @@ from peftc.runtime.names import tensor_path
 from peftc.runtime.state import check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from peftc.plan.types import Plan, Rewrite
     from peftc.syntax.ast import Method
     from peftc.syntax.source import Span
+    from peftc.view import Site
 
 Reason: TypeAlias = "tuple[str, Span | None]"
+Values: TypeAlias = "Callable[[str], torch.Tensor]"
+"""The value of a parameter of the base, or of an added tensor, by its path."""
 
 
 @dataclass(frozen=True)
@@ -183,25 +186,50 @@ def _apply(
     model: nn.Module, weight: str, changes: Sequence[Change], merged: Merged
 ) -> None:
     """Work on wide copies of a weight and its bias, then write both, rounded."""
-    parameter = model.get_parameter(weight)
-    work = {weight: parameter.detach().to(wide(parameter.dtype), copy=True)}
+
+    def value(path: str) -> torch.Tensor:
+        return tensor_at(model, path).detach()
+
+    _write(model, changed(model, weight, changes, value), merged)
+
+
+def changed(
+    model: nn.Module, weight: str, changes: Sequence[Change], value: Values
+) -> dict[str, torch.Tensor]:
+    """What a weight becomes, and its bias if it changes, in float32 or wider.
+
+    The values are those of `value`; of the model only the classes of its modules count.
+    """
+    given = value(weight)
+    work = {weight: given.to(wide(given.dtype), copy=True)}
     for change in changes:
-        _change(model, change, work)
-    _write(model, work, merged)
+        _change(model, change, work, value)
+    return work
 
 
-def _change(model: nn.Module, change: Change, work: dict[str, torch.Tensor]) -> None:
+def bias_path(change: Change) -> str:
+    """The bias that a change writes; "" if it writes none."""
+    site = change.rewrite.site
+    return _bias(site) if change.derived.bias else ""
+
+
+def _bias(site: Site) -> str:
+    return site.bias or f"{site.weight.rpartition('.')[0]}.bias"
+
+
+def _change(
+    model: nn.Module, change: Change, work: dict[str, torch.Tensor], value: Values
+) -> None:
     rewrite, derived = change.rewrite, change.derived
     site = rewrite.site
     matrix = work[site.weight]
     matrix = matrix.mT if is_transposed(model, site) else matrix
-    bias = f"{site.weight.rpartition('.')[0]}.bias"
-    if site.bias and site.bias not in work:
-        old = model.get_parameter(site.bias)
-        work[site.bias] = old.detach().to(matrix.dtype, copy=True)
+    bias = _bias(site)
+    if site.bias and bias not in work:
+        work[bias] = value(bias).to(matrix.dtype, copy=True)
     elif derived.creates_bias:
         work[bias] = matrix.new_zeros(matrix.shape[0])
-    given = _given(model, rewrite, matrix, work.get(site.bias or bias))
+    given = _given(rewrite, matrix, work.get(bias), value)
     roots = [derived.weight, *([derived.bias] if derived.bias else [])]
     sizes = {**environment(rewrite), "in": matrix.shape[-1]}
     each = [values_of(roots, values, sizes) for values in by_expert(rewrite, given)]
@@ -214,14 +242,14 @@ def _change(model: nn.Module, change: Change, work: dict[str, torch.Tensor]) -> 
     else:
         matrix[..., places, :] = results[0]
     if derived.bias:
-        work[site.bias or bias][..., places] = results[1]
+        work[bias][..., places] = results[1]
 
 
 def _given(
-    model: nn.Module,
     rewrite: Rewrite,
     matrix: torch.Tensor,
     bias: torch.Tensor | None,
+    added: Values,
 ) -> dict[str, torch.Tensor]:
     """The tensors that the expressions read, by name."""
     site = rewrite.site
@@ -230,7 +258,7 @@ def _given(
     if bias is not None:
         values[offset] = chosen(site, offset, bias).clone()
     for tensor in rewrite.tensors:
-        value = tensor_at(model, tensor_path(site, tensor)).detach()
+        value = added(tensor_path(site, tensor)).to(matrix.device)
         is_number = value.is_floating_point()
         values[tensor.name] = value.to(matrix.dtype) if is_number else value
     return values

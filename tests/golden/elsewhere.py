@@ -45,6 +45,9 @@ ELSEWHERE = {
     "PEFT722": _PROGRAM + "test_machine_code_needs_a_compiler",
     "PEFT446": _RUNTIME
     + "test_together.py::test_gradients_of_gradients_need_what_a_site_read",
+    "PEFT730": "tests/ecosystem/test_merging.py::test_sums_that_mean_nothing",
+    "PEFT731": "tests/ecosystem/test_merging.py"
+    "::test_experts_that_are_stacked_while_loading",
     "PEFT710": _BENCH + "test_unequal_losses_are_refused",
     "PEFT711": _BENCH + "test_what_is_not_there_is_said",
     "PEFT712": _BENCH + "test_what_is_not_there_is_said",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,6 +24,9 @@ from tests.numerics.runtime.tiny import (
     snapshot,
     twin,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SPEC = "lora(q, v, r=2)"
 A = "model.layers.0.self_attn.q_proj.peftc.q.lora.A"

@@ -36,6 +36,7 @@ LAYERS = (
     ("runtime",),
     ("exchange",),
     ("runtime.handle", "runtime.install", "runtime.replan", "runtime.memory"),
+    ("merging",),
     ("training",),
     ("reproducer",),
     ("driver",),

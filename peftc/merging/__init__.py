@@ -1,0 +1,1 @@
+"""Adapters written into the files of a base, tensor by tensor."""
