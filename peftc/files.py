@@ -1,8 +1,8 @@
 """Files and folders written whole or not at all.
 
 In: a path and bytes or who writes them, or a folder that is finished.  Out: the file
-with the new content or the folder with the new files; or what was there before, whenever
-it ends.
+with the new content or the folder with the new files; or what was there before,
+whenever it ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors of merging adapters into the files of a base (730 and 731).
+"""Errors of merging adapters into the files of a base (740 and 741).
 
 In: nothing.  Out: the diagnostic classes that `peftc.merging` raises.
 """
@@ -23,7 +23,7 @@ class WrongSum(Diagnostic):
     Fix: `peftc merge a base --also b --weights 0.7,0.3 -o out`
     """
 
-    code: ClassVar[str] = "PEFT730"
+    code: ClassVar[str] = "PEFT740"
     title: ClassVar[str] = "the adapters cannot be added up so"
     label: ClassVar[str] = "{problem}"
     help: ClassVar[str] = "{hint}"
@@ -43,7 +43,7 @@ class OtherNames(Diagnostic):
     once with Transformers, if that writes the names the model has.
     """
 
-    code: ClassVar[str] = "PEFT731"
+    code: ClassVar[str] = "PEFT741"
     title: ClassVar[str] = "the weights cannot be merged tensor by tensor"
     label: ClassVar[str] = "{problem}"
     help: ClassVar[str] = "merge in memory (`--in-memory`)"

@@ -68,7 +68,7 @@ class Checkpoint:
         """List what there is; no values are read.
 
         Raises:
-            PeftcError: PEFT731 if the folder has no safetensors, or they name tensors
+            PeftcError: PEFT741 if the folder has no safetensors, or they name tensors
                 otherwise than the model does.
         """
         self.folder = folder

@@ -42,7 +42,7 @@ class Sum:
     seed: int = 0
 
     def check(self, count: int) -> None:
-        """Raise `PeftcError` (PEFT730) unless this can add up `count` changes."""
+        """Raise `PeftcError` (PEFT740) unless this can add up `count` changes."""
         if self.way not in WAYS:
             hint = suggestion(self.way, WAYS)
             known = ", ".join(WAYS)

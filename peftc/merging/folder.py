@@ -39,8 +39,8 @@ def merge_folder(
     """Write a merged model into an empty folder.
 
     Raises:
-        PeftcError: PEFT731 if the files cannot be read tensor by tensor, PEFT625 if
-            the base is another, PEFT630 if something does not merge, PEFT730, PEFT632.
+        PeftcError: PEFT741 if the files cannot be read tensor by tensor, PEFT625 if
+            the base is another, PEFT630 if something does not merge, PEFT740, PEFT632.
     """
     chosen = choices or Choices()
     model = load(source, meta=True).model

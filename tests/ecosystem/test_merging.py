@@ -233,7 +233,7 @@ def test_sums_that_mean_nothing(more: list[str], problem: str, tmp_path: Path) -
         "merge", str(tmp_path / "a"), str(base), "-o", str(tmp_path / "out"), *more
     )
     assert told.exit_code == 2
-    assert "PEFT730" in told.stderr
+    assert "PEFT740" in told.stderr
     assert problem in told.stderr
 
 
@@ -260,7 +260,7 @@ def test_experts_that_are_stacked_while_loading(tmp_path: Path) -> None:
     line = ("merge", str(tmp_path / "a"), str(base), "-o", str(tmp_path / "out"))
     told = command(*line)
     assert told.exit_code == 3
-    assert "PEFT731" in told.stderr
+    assert "PEFT741" in told.stderr
     assert "--in-memory" in told.stderr
     ok(*line, "--in-memory")
     plain = load(tmp_path / "out").model

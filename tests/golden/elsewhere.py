@@ -45,8 +45,8 @@ ELSEWHERE = {
     "PEFT722": _PROGRAM + "test_machine_code_needs_a_compiler",
     "PEFT446": _RUNTIME
     + "test_together.py::test_gradients_of_gradients_need_what_a_site_read",
-    "PEFT730": "tests/ecosystem/test_merging.py::test_sums_that_mean_nothing",
-    "PEFT731": "tests/ecosystem/test_merging.py"
+    "PEFT740": "tests/ecosystem/test_merging.py::test_sums_that_mean_nothing",
+    "PEFT741": "tests/ecosystem/test_merging.py"
     "::test_experts_that_are_stacked_while_loading",
     "PEFT710": _BENCH + "test_unequal_losses_are_refused",
     "PEFT711": _BENCH + "test_what_is_not_there_is_said",
@@ -202,8 +202,6 @@ ELSEWHERE = {
     "PEFT683": _SPACE + "test_what_is_no_choice_is_said",
     "PEFT685": _SEARCH + "test_a_search_without_result_is_an_error",
     "PEFT687": _TRAIN + "test_what_cannot_be_trained_is_said",
-    "PEFT617": "tests/numerics/training/test_finite.py"
-    "::test_a_watched_model_stops_there",
     "PEFT617": "tests/numerics/training/test_finite.py::"
     "test_a_watched_model_stops_there",
     "PEFT688": _TRAIN + "test_a_loss_that_is_not_finite_stops",
