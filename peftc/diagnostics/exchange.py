@@ -94,6 +94,23 @@ class UnknownSetting(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NeedsBase(Diagnostic):
+    """A format holds values of the base, which an adapter of peftc does not.
+
+    Hugging Face PEFT stores a whole module that is trained; peftc stores a difference.
+
+    Fix: name the base, `peftc export ADAPTER -o DIR --to peft --model MODEL`, or export
+    from the compiled model, `model.peftc.export(folder, to="peft")`.
+    """
+
+    code: ClassVar[str] = "PEFT734"
+    title: ClassVar[str] = "the base is needed"
+    label: ClassVar[str] = "{what}"
+    help: ClassVar[str] = "`--model MODEL` names the base"
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnknownForm(Diagnostic):
     """An adapter is to be exported to a format that there is not."""
 

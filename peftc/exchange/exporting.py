@@ -11,7 +11,7 @@ from peftc.diagnostics.core import fail, suggestion
 from peftc.diagnostics.exchange import SeveralTypes, UnknownForm
 from peftc.exchange.applied import given
 from peftc.exchange.folder import write_folder
-from peftc.exchange.peft import TUNERS
+from peftc.exchange.peft import TUNERS, modules_to_save
 from peftc.exchange.portable import portable
 from peftc.exchange.tuner import task_of
 from peftc.resolve.library import standard_library
@@ -39,11 +39,11 @@ def export(
         base: what the base is called, for those who load it by name.
 
     Raises:
-        PeftcError: PEFT730, PEFT731 if the format has no such thing, PEFT735 if there
-            is no such format, or as writing does.
+        PeftcError: PEFT730, PEFT731 if the format has no such thing, PEFT734 if it takes
+            the base, PEFT735 if there is no such format, or as writing does.
     """
     if to not in FORMS:
-        known, hint = ", ".join(FORMS), suggestion(to, FORMS)
+        known, hint = ", ".join(("peftc", *FORMS)), suggestion(to, FORMS)
         raise fail(UnknownForm(form=to, known=known, hint=hint))
     known_of = given(exported(adapter), known_methods(), read, base)
     made = FORMS[to](known_of)
@@ -65,11 +65,14 @@ def known_methods() -> Mapping[str, Method]:
 
 def as_peft(found: Given) -> Written:
     """The folder of PEFT's type that has all methods of an adapter."""
-    tuners = {tuner.type: tuner for tuner in map(_tuner, found.applied)}
+    kept = modules_to_save.METHODS
+    saved = [one for one in found.applied if one.known_as in kept]
+    rest = [one for one in found.applied if one.known_as not in kept]
+    tuners = {tuner.type: tuner for tuner in map(_tuner, rest or saved)}
     if len(tuners) > 1:
         raise fail(SeveralTypes(types=" and ".join(sorted(tuners))))
     (tuner,) = tuners.values()
-    return tuner.write(found, found.applied)
+    return modules_to_save.write(found, saved, tuner.write(found, rest))
 
 
 def _tuner(applied: Applied) -> Tuner:

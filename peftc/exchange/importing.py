@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from peftc.exchange.folder import read_folder
-from peftc.exchange.peft import TUNERS
+from peftc.exchange.peft import TUNERS, modules_to_save
 from peftc.plan.print import plan_hash, plan_text
 from peftc.runtime.adapters import expected
 from peftc.runtime.fingerprint import fingerprint
@@ -37,7 +37,10 @@ def draft_of(path: Path, view: ModelView) -> Draft:
     known = {tuner.type: tuner for tuner in TUNERS}
     if folder.type not in known:
         raise folder.refused("peft_type", f"known are {', '.join(known)}")
-    return known[folder.type].read(folder, view)
+    rest, saved = modules_to_save.without(folder)
+    return modules_to_save.joined(
+        rest, known[folder.type].read(rest, view), saved, view
+    )
 
 
 def adapter_of(path: Path, draft: Draft, plan: Plan, model: nn.Module) -> Adapter:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from peftc.exchange.tuner import Draft
+from peftc.exchange.whole import difference
 from peftc.runtime.parameters import added
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from peftc.exchange.folder import Folder
     from peftc.exchange.tuner import Piece
     from peftc.plan.types import Knob, Plan
-    from peftc.view import ModelView
+    from peftc.view import ModelView, Site
 
     Place: TypeAlias = tuple[str, str, str]
     """A module, a method there, and the name of one of its tensors."""
@@ -47,30 +48,36 @@ def draft(
         for (method, knobs), modules in groups.items()
     )
     values = {
-        (piece.module, piece.method, name): tensor
+        (piece.module, piece.method, name): (tensor, piece.whole)
         for piece in pieces
         for name, tensor in piece.tensors.items()
     }
 
     def fill(plan: Plan, read: Read) -> Mapping[str, torch.Tensor]:
-        found = {key: path for key, path in _paths(plan) if key in values}
+        found = {key: place for key, place in _paths(plan) if key in values}
         if lost := values.keys() - found.keys():
-            module = min(lost)[0]
-            raise folder.damaged(f"the model has no linear `{module}` to adapt")
-        return {path: values[key] for key, path in found.items()}
+            module, _, name = min(lost)
+            raise folder.damaged(f"`{module}` of the model takes no `{name}`")
+        tensors = {}
+        for key, (path, site, number) in found.items():
+            value, whole = values[key]
+            base = (site.weight, site.bias)[number] if whole else ""
+            tensors[path] = difference(site, base, value, read) if whole else value
+        return tensors
 
     return Draft(definitions + "\n+ ".join(calls) + "\n", fill)
 
 
-def _paths(plan: Plan) -> Iterator[tuple[Place, str]]:
-    """Every tensor of a plan: the module, method and name, and where it is stored."""
+def _paths(plan: Plan) -> Iterator[tuple[Place, tuple[str, Site, int]]]:
+    """Every tensor of a plan: the module, method and name; and where it is stored, its
+    site, and which one of the method it is."""
     stored = {rewrite.storage(tensor): path for rewrite, tensor, path in added(plan)}
     for rewrite in plan.rewrites:
         for one in rewrite.applications:
-            for tensor in one.tensors:
+            for number, tensor in enumerate(one.tensors):
                 name = tensor.name.removeprefix(f"{one.instance}.")
                 key = (rewrite.site.owner, one.method, name)
-                yield key, stored[rewrite.storage(tensor)]
+                yield key, (stored[rewrite.storage(tensor)], rewrite.site, number)
 
 
 def call(

@@ -47,6 +47,8 @@ class Piece:
     method: str
     knobs: tuple[tuple[str, Knob], ...]
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    whole: bool = False
+    """The tensors are trained parameters, and the method's are what they differ by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,17 @@ def alone(
     return found
 
 
+def checked(folder: Folder, module: str) -> str:
+    """The path of a module that is to stand in the text of a spec.
+
+    Raises:
+        PeftcError: PEFT732 if it is no path.
+    """
+    if not _MODULE.fullmatch(module):
+        raise folder.damaged(f"`{module[:80]}` is no path of a module")
+    return module
+
+
 def modules_of(
     folder: Folder, names: Mapping[str, str], optional: Iterable[str] = ()
 ) -> Mapping[str, dict[str, torch.Tensor]]:
@@ -117,9 +130,7 @@ def modules_of(
         ending = next((n for n in names if key.endswith(f".{n}")), None)
         if ending is None or not key.startswith(PREFIX):
             raise folder.damaged(f"`{key}` is not a tensor of {folder.type}")
-        module = key[len(PREFIX) : -len(ending) - 1]
-        if not _MODULE.fullmatch(module):  # it is to stand in the text of a spec
-            raise folder.damaged(f"`{module[:80]}` is no path of a module")
+        module = checked(folder, key[len(PREFIX) : -len(ending) - 1])
         found.setdefault(module, {})[names[ending]] = tensor
     wanted = {*names.values()} - {*optional}
     for module, tensors in found.items():

@@ -39,6 +39,8 @@ ELSEWHERE = {
     "PEFT731": _EXCHANGE + "test_folders.py::test_what_one_folder_cannot_hold",
     "PEFT732": _EXCHANGE + "test_folders.py::test_damaged_folders_are_refused",
     "PEFT733": _EXCHANGE + "test_folders.py::test_what_is_not_known_is_refused_by_name",
+    "PEFT734": _EXCHANGE
+    + "test_peft_whole.py::test_without_the_base_there_is_no_whole_module",
     "PEFT735": _EXCHANGE + "test_folders.py::test_what_one_folder_cannot_hold",
     "PEFT720": _PROGRAM + "test_operators_of_other_packages_are_refused_by_name",
     "PEFT721": _PROGRAM + "test_a_forward_that_is_another_for_other_sizes_is_refused",
@@ -204,6 +206,8 @@ ELSEWHERE = {
     "PEFT687": _TRAIN + "test_what_cannot_be_trained_is_said",
     "PEFT617": "tests/numerics/training/test_finite.py::"
     "test_a_watched_model_stops_there",
+    "PEFT617": "tests/numerics/training/test_finite.py"
+    "::test_a_watched_model_stops_there",
     "PEFT688": _TRAIN + "test_a_loss_that_is_not_finite_stops",
     "PEFT901": "tests/ecosystem/test_cli.py::test_a_crash_leaves_a_reproducer",
 }

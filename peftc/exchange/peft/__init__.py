@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from peftc.exchange.peft import (
     adalora,
     ia3,
+    ln_tuning,
     loha,
     lokr,
     lora,
@@ -32,4 +33,5 @@ TUNERS: tuple[Tuner, ...] = (
     loha.TUNER,
     lokr.TUNER,
     vera.TUNER,
+    ln_tuning.TUNER,
 )
