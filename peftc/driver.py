@@ -150,6 +150,7 @@ class CompileOptions(TypedDict, total=False):
 
     inputs: Mapping[str, Any] | None
     keep_base: bool
+    checkpoint_every: int
     entries: str
 
 

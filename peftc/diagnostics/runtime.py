@@ -101,6 +101,25 @@ class NotOneGraph(Diagnostic):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BadInterval(Diagnostic):
+    """Blocks cannot be checkpointed at this interval.
+
+    `checkpoint_every=1` checkpoints every block of the model, `2` every second one, and
+    `0`, the default, none.  Where each layer has a graph of its own
+    (`entries="layers"`), no graph has blocks in it: call the model's own
+    `gradient_checkpointing_enable()` there.
+    """
+
+    code: ClassVar[str] = "PEFT618"
+    title: ClassVar[str] = "not an interval of blocks"
+    label: ClassVar[str] = "checkpoint_every={given}: {problem}"
+    help: ClassVar[str] = "1 for every block, 2 for every second, 0 for none"
+    exit_code: ClassVar[int] = 5
+    given: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TooManyGraphs(Diagnostic):
     """The forward was captured too often.
 

@@ -20,6 +20,7 @@ from peftc.rewrite.make_input import make_input
 from peftc.rewrite.recomputed import Made
 from peftc.rewrite.step import Together
 from peftc.sites import ops
+from peftc.sites.bodies import REGION
 
 LAYOUT = (ops.VIEWS - {"clone", "roll", "detach", "getattr"}) | ops.CASTS
 ARITHMETIC = (
@@ -27,8 +28,6 @@ ARITHMETIC = (
 )
 MANY = ops.SCALES
 """Operations of which torch keeps every operand."""
-REGION = "peftc.region"
-"""The checkpointed layer that a node is of."""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from peftc.rewrite.inputs import NUMBERS
 from peftc.rewrite.print import graph_text
 from peftc.rewrite.several import SEVERAL
 from peftc.rewrite.together import readers
-from peftc.runtime import checkpoint
+from peftc.runtime import blocks, checkpoint
 from peftc.runtime.bind import Binding, Layout, read
 from peftc.runtime.names import CHILD
 from peftc.runtime.needed import erase
 from peftc.runtime.watched import NAMES, watched
+from peftc.sites import bodies
 from peftc.sites.anchors import Capture, Located
 from peftc.sites.capture import ties
 from peftc.sites.locate import locate
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from peftc.plan.types import Plan
     from peftc.runtime.recipe import Captures, Recipe
     from peftc.sites.anchors import Steps
+    from peftc.sites.bodies import Region
     from peftc.view import Site
 
 Code: TypeAlias = Callable[..., Any]
@@ -119,7 +121,7 @@ class Backend:
         check_owners(model, self.owners)
         binding = read(gm.graph, (self.layout,), _named(model))
         erase(gm)
-        regions = checkpoint.inline(gm)
+        regions = self._regions(gm, model)
         capture = self._rewrite(gm.graph, binding, ties(model))
         gm.meta[NAMES] = names = _names(binding)
         text = graph_text(gm.graph, names)
@@ -131,6 +133,11 @@ class Backend:
         gm.recompile()
         code = runner(gm, inputs)
         return self.recipe.around(code) if self.recipe.around else code
+
+    def _regions(self, gm: fx.GraphModule, model: nn.Module) -> tuple[Region, ...]:
+        """What is checkpointed: the layers of Transformers' switch, else blocks."""
+        given = bodies.inline(gm)
+        return given or blocks.mark(gm, model, self.recipe.checkpoint_every)
 
     def _model(self) -> nn.Module:
         model = self.model()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from peftc.diagnostics.core import fail, suggestion
-from peftc.diagnostics.runtime import UnknownBackend
+from peftc.diagnostics.runtime import BadInterval, UnknownBackend
 from peftc.diagnostics.scale import UnknownEntries
 from peftc.plan.print import plan_hash
 from peftc.runtime import adapters
@@ -63,7 +63,8 @@ class Options(TypedDict, total=False):
     values to the added tensors, if it was made on this base or `any_base` is set;
     `around` wraps what runs each graph; `keep_base` keeps the values of weights that
     are stored in codes, on the CPU, so that `remove` can put them back; `entries`
-    says what is captured, one of `layers.ENTRIES`.
+    says what is captured, one of `layers.ENTRIES`; of `checkpoint_every` blocks one is
+    checkpointed.
     """
 
     backend: str
@@ -73,6 +74,7 @@ class Options(TypedDict, total=False):
     any_base: bool
     around: Callable[[Code], Code] | None
     keep_base: bool
+    checkpoint_every: int
     entries: str
 
 
@@ -113,8 +115,20 @@ def _recipe(plan: Plan, manager: Manager, options: Options) -> Recipe:
         known, hint = ", ".join(RUNNERS), suggestion(backend, RUNNERS)
         raise fail(UnknownBackend(backend=backend, known=known, hint=hint))
     dynamic, limit = options.get("dynamic"), options.get("limit", GRAPHS)
-    around = options.get("around")
-    return Recipe(plan, manager, backend, dynamic, limit, around)
+    around, every = options.get("around"), _interval(options)
+    return Recipe(plan, manager, backend, dynamic, limit, around, every)
+
+
+def _interval(options: Options) -> int:
+    every = options.get("checkpoint_every", 0)
+    problem = ""
+    if not isinstance(every, int) or every < 0:
+        problem = "it is a whole number from 0"
+    elif every and options.get("entries", MODEL) != MODEL:
+        problem = "each layer has a graph of its own"
+    if problem:
+        raise fail(BadInterval(given=str(every), problem=problem))
+    return every
 
 
 def _entries(model: nn.Module, recipe: Recipe, kind: str) -> tuple[Entry, ...]:

@@ -30,7 +30,8 @@ class Recipe:
     """A plan and how to run it.
 
     `backend` is a key of `backend.RUNNERS`; `dynamic` is torch.compile's; `limit` is
-    how many graphs one entry may have.
+    how many graphs one entry may have; of `checkpoint_every` blocks one computes its
+    values again in the backward, of 0 none does.
     """
 
     plan: Plan
@@ -40,6 +41,7 @@ class Recipe:
     limit: int = GRAPHS
     around: Callable[[Code], Code] | None = None
     """Wraps what runs each graph, in this process only."""
+    checkpoint_every: int = 0
 
     def without_methods(self) -> Recipe:
         """The same way to run the base, its weights decoded."""
@@ -51,14 +53,12 @@ class Recipe:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle passes by name; whoever watched them stays behind."""
         names = tuple(one.name for one in self.manager.passes)
-        rest = (self.plan, self.backend, self.dynamic, self.limit)
-        return _recipe, (names, *rest)
+        kept = ("backend", "dynamic", "limit", "checkpoint_every")
+        return _recipe, (names, self.plan, {name: getattr(self, name) for name in kept})
 
 
-def _recipe(
-    names: tuple[str, ...], plan: Plan, backend: str, dynamic: bool | None, limit: int
-) -> Recipe:
-    return Recipe(plan, Manager(load(names)), backend, dynamic, limit)
+def _recipe(names: tuple[str, ...], plan: Plan, options: dict[str, Any]) -> Recipe:
+    return Recipe(plan, Manager(load(names)), **options)
 
 
 class Captures:

@@ -17,6 +17,7 @@ import torch
 
 from peftc.diagnostics.capture import CaptureFailed
 from peftc.diagnostics.core import fail
+from peftc.sites.bodies import inline
 from peftc.sites.given import ARGUMENT, argument_name
 from peftc.sites.inputs import example_inputs
 from peftc.sites.ops import STORED
@@ -61,6 +62,7 @@ class _Keeper:
 
     def __call__(self, module: fx.GraphModule, _: object) -> Callable[..., Any]:
         assert self.model is not None
+        inline(module)
         names = _parameter_names(module.graph, self.model)
         _note_buffers(module.graph, self.model)
         self.captured = Captured(module, names)

@@ -42,6 +42,8 @@ ELSEWHERE = {
     "PEFT734": _EXCHANGE
     + "test_peft_whole.py::test_without_the_base_there_is_no_whole_module",
     "PEFT735": _EXCHANGE + "test_folders.py::test_what_one_folder_cannot_hold",
+    "PEFT618": _RUNTIME
+    + "test_checkpointing.py::test_an_interval_is_a_number_of_blocks",
     "PEFT720": _PROGRAM + "test_operators_of_other_packages_are_refused_by_name",
     "PEFT721": _PROGRAM + "test_a_forward_that_is_another_for_other_sizes_is_refused",
     "PEFT722": _PROGRAM + "test_machine_code_needs_a_compiler",

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import StaticCache
 
+import peftc
 from tests.numerics.runtime.tiny import (
     added,
     bart,
     compiled,
     llama,
     plan_for,
+    refused,
     t5,
     tokens,
     twin,
@@ -56,6 +59,91 @@ def test_with_dropout_in_base_and_method(backend: str) -> None:
         assert torch.equal(gradient, other_gradients[name]), name
     assert len(gradients) == 12
     assert other_kept < 0.5 * kept
+
+
+@pytest.mark.parametrize("backend", ["eager", "plain", "aot_eager"])
+def test_blocks_that_one_asks_for(backend: str) -> None:
+    base = llama(attention_dropout=0.2).train()
+    found = []
+    for every in (0, 2, 1):
+        model = twin(base)
+        options: Any = {"backend": backend, "checkpoint_every": every}
+        plan = plan_for(model, ("q", "k", "v"), init="normal(0.5)", dropout=0.3)
+        compiled(model, plan=plan, **options)
+        found.append(step(model, rows=8))
+    (loss, gradients, kept), (_, _, half), (_, _, least) = found
+    for other, others, _ in found[1:]:
+        assert other == loss
+        for name, gradient in gradients.items():
+            assert torch.equal(gradient, others[name]), name
+    assert least < 0.35 * kept
+    assert 0.5 * (kept + least) < half < 0.75 * kept
+
+
+@pytest.mark.parametrize("make", [t5, bart])
+def test_blocks_of_an_encoder_and_a_decoder(make: Callable[[], Any]) -> None:
+    base = make().train()
+    found = []
+    for every in (0, 1):
+        model = twin(base)
+        plan = plan_for(model, init="normal(0.5)", dropout=0.1)
+        compiled(model, plan=plan, checkpoint_every=every)
+        found.append(step(model))
+    (loss, gradients, kept), (other, others, less) = found
+    assert loss == other
+    assert all(torch.equal(gradients[name], others[name]) for name in gradients)
+    assert less < 0.5 * kept
+
+
+def test_blocks_that_change_a_cache_are_not_computed_twice() -> None:
+    base = llama(layers=1).train()
+    found = []
+    for every in (0, 1):
+        model = twin(base)
+        compiled(model, checkpoint_every=every)
+        cache = StaticCache(config=model.config, max_cache_len=16)
+        given: Any = {"past_key_values": cache, "use_cache": True}
+        model(input_ids=tokens(), labels=tokens(), **given).loss.backward()
+        gradients = [p.grad for _, p in added(model)]
+        layer: Any = cache.layers[0]
+        found.append([*gradients, layer.keys, layer.values])
+    assert found[0][-1].count_nonzero() == 2 * 2 * 6 * 8
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "spec"), [(llama, "lora(q, head, r=2)"), (t5, "lora(q, up, r=2)")]
+)
+def test_a_switch_that_was_on_before_compiling(
+    make: Callable[[], Any], spec: str
+) -> None:
+    base = make().train()
+    found = []
+    for when in ("never", "before", "after"):
+        model = twin(base)
+        if when == "before":
+            model.gradient_checkpointing_enable()
+        peftc.compile(model, spec)
+        if when == "after":
+            model.gradient_checkpointing_enable()
+        for _, parameter in added(model):
+            torch.nn.init.constant_(parameter, 0.1)
+        found.append(step(model))
+    for loss, gradients, _ in found[1:]:
+        assert loss == found[0][0]
+        for name, gradient in found[0][1].items():
+            assert torch.equal(gradient, gradients[name]), name
+    assert found[1][2] == found[2][2] < 0.7 * found[0][2]
+
+
+def test_an_interval_is_a_number_of_blocks() -> None:
+    for given in (-1, 0.5):
+        model = llama(layers=1)
+        with refused("PEFT618"):
+            compiled(model, checkpoint_every=given)
+        assert "forward" not in vars(model)
+    with refused("PEFT618"):
+        compiled(llama(layers=1), checkpoint_every=1, entries="layers")
 
 
 def test_every_second_layer_and_back() -> None:
