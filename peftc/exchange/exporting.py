@@ -39,8 +39,8 @@ def export(
         base: what the base is called, for those who load it by name.
 
     Raises:
-        PeftcError: PEFT730, PEFT731 if the format has no such thing, PEFT734 if it takes
-            the base, PEFT735 if there is no such format, or as writing does.
+        PeftcError: PEFT730, PEFT731 if the format has no such thing, PEFT734 if it
+            takes the base, PEFT735 if there is no such format, or as writing does.
     """
     if to not in FORMS:
         known, hint = ", ".join(("peftc", *FORMS)), suggestion(to, FORMS)

@@ -208,8 +208,6 @@ ELSEWHERE = {
     "PEFT687": _TRAIN + "test_what_cannot_be_trained_is_said",
     "PEFT617": "tests/numerics/training/test_finite.py::"
     "test_a_watched_model_stops_there",
-    "PEFT617": "tests/numerics/training/test_finite.py"
-    "::test_a_watched_model_stops_there",
     "PEFT688": _TRAIN + "test_a_loss_that_is_not_finite_stops",
     "PEFT901": "tests/ecosystem/test_cli.py::test_a_crash_leaves_a_reproducer",
 }

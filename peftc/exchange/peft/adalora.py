@@ -1,8 +1,8 @@
 """PEFT's ADALORA: `adalora`.
 
-In: triplets at linears, or a folder of the type.  Out: the folder, or the spec.  PEFT has
-one rank for all modules; modules that kept fewer triplets are filled up with zeros.  It
-scales by alpha / (r + 1e-5), with the rank that the modules had at first.
+In: triplets at linears, or a folder of the type.  Out: the folder, or the spec.  PEFT
+has one rank for all modules; modules that kept fewer triplets are filled up with zeros.
+It scales by alpha / (r + 1e-5), with the rank that the modules had at first.
 """
 
 from __future__ import annotations

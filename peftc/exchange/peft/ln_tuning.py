@@ -1,7 +1,7 @@
 """PEFT's LN_TUNING: `norm_tuning`.
 
-In: differences at norms, or a folder of the type.  Out: the folder, whose norms are whole
-and need the base; or the spec.
+In: differences at norms, or a folder of the type.  Out: the folder, whose norms are
+whole and need the base; or the spec.
 """
 
 from __future__ import annotations

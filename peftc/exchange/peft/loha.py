@@ -1,6 +1,6 @@
 """PEFT's LOHA: `loha`.
 
-In: Hadamard products at linears, or a folder of the type.  Out: the folder, or the spec.
+In: products of two at linears, or a folder of the type.  Out: the folder, or the spec.
 """
 
 from __future__ import annotations
