@@ -93,6 +93,7 @@ class Slots:
             PeftcError: PEFT651, or as `load`; nothing is changed then.
         """
         self._handle.require_apart()
+        self._handle.require_whole()
         if name in self._order:
             raise fail(SlotTaken(slot=name))
         if folder is None:
@@ -114,6 +115,7 @@ class Slots:
             PeftcError: PEFT650, or PEFT631 while merged.
         """
         self._handle.require_apart()
+        self._handle.require_whole()
         self._require_slot(name)
         if name in self._shelf:
             self._any_base[self._resident] = self._handle.any_base
@@ -148,6 +150,7 @@ class Slots:
             PeftcError: PEFT650, PEFT653 with every reason, or PEFT631 while merged.
         """
         self._handle.require_apart()
+        self._handle.require_whole()
         check_kinds(self._handle.plan, SHARED, NotBySample)
         used = tuple(dict.fromkeys(name for name in names if name is not None))
         numbers = tuple(-1 if n is None else used.index(n) for n in names)
@@ -169,6 +172,7 @@ class Slots:
             PeftcError: PEFT650, PEFT651, or PEFT654 with every reason.
         """
         self._handle.require_apart()
+        self._handle.require_whole()
         check_kinds(self._handle.plan, UNWEIGHTED, NotByWeight)
         if name in self._order and name not in self._weights:
             raise fail(SlotTaken(slot=name))

@@ -24,6 +24,7 @@ from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fingerprint import Fingerprint, fingerprint, vocabulary_difference
 from peftc.runtime.initial import initial_value
 from peftc.runtime.parameters import added, like, stored_dtype
+from peftc.runtime.sharding import put, settle, whole
 from peftc.runtime.state import Adapter, Expected, check_tensors
 
 if TYPE_CHECKING:
@@ -60,17 +61,25 @@ def expected(model: nn.Module, plan: Plan) -> Mapping[str, Expected]:
     }
 
 
-def adapter_of(handle: Handle, folder: Path) -> Adapter:
-    """What the handle's adapter file holds."""
-    plan, found = handle.plan, tensors(handle.model, handle.plan)
-    if any(tensor.is_meta for tensor in found.values()):
+def adapter_of(
+    handle: Handle, folder: Path, state: Mapping[str, torch.Tensor] | None = None
+) -> Adapter:
+    """What the handle's adapter file holds.
+
+    The tensors are those of `state` where it has them, which somebody gathered.
+    """
+    settle(handle.model)
+    plan, here = handle.plan, tensors(handle.model, handle.plan)
+    if any(tensor.is_meta for tensor in here.values()):
         raise fail(WrongState(what="a model on the meta device has nothing to save"))
+    given = state or {}
+    found = {path: whole(given.get(path, tensor)) for path, tensor in here.items()}
     return Adapter(
         folder,
         spec=handle.spec,
         plan=plan_text(plan),
         plan_hash=plan_hash(plan),
-        base=base_of(handle).text(),
+        base=base_of(handle, given).text(),
         seed=plan.seed,
         version=version("peftc"),
         any_base=handle.any_base,
@@ -78,9 +87,13 @@ def adapter_of(handle: Handle, folder: Path) -> Adapter:
     )
 
 
-def base_of(handle: Handle) -> Fingerprint:
+def base_of(
+    handle: Handle, state: Mapping[str, torch.Tensor] | None = None
+) -> Fingerprint:
     """Which base a model was compiled from, whatever its weights are kept as."""
-    return handle.base.fingerprint if handle.base else fingerprint(handle.model)
+    if handle.base:
+        return handle.base.fingerprint
+    return fingerprint(handle.model, state)
 
 
 def check(
@@ -134,9 +147,10 @@ def _unreadable(adapter: Adapter, problem: str) -> PeftcError:
 
 def copy_into(model: nn.Module, adapter: Adapter) -> None:
     """Put the values into the tensors that are there, so optimizers keep them."""
+    settle(model)
     with torch.no_grad():
         for path, value in adapter.tensors.items():
-            tensor_at(model, path).copy_(value)
+            put(tensor_at(model, path), value)
 
 
 def first_values(

@@ -17,6 +17,7 @@ import xxhash
 from torch import nn
 
 from peftc.runtime.names import CHILD
+from peftc.runtime.sharding import whole
 from peftc.sites.view import config_hash
 
 if TYPE_CHECKING:
@@ -75,13 +76,15 @@ def _told(name: str, mine: str | None, its: str | None) -> tuple[int, str]:
     return (_EQUAL, "") if mine == its else (2, f"the values of `{name}` differ")
 
 
-def fingerprint(model: nn.Module) -> Fingerprint:
-    """Read every parameter and buffer of the base once."""
+def fingerprint(
+    model: nn.Module, state: Mapping[str, torch.Tensor] | None = None
+) -> Fingerprint:
+    """Read every parameter and buffer of the base once; from `state` what it has."""
     seen: dict[int, str] = {}
-    tensors = {}
+    tensors, given = {}, state or {}
     for name, tensor in base_state(model):
         if id(tensor) not in seen:
-            seen[id(tensor)] = told(tensor)
+            seen[id(tensor)] = told(whole(given.get(name, tensor)))
         tensors[name] = seen[id(tensor)]
     return Fingerprint(config_hash(getattr(model, "config", None)), tensors)
 

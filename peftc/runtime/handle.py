@@ -21,8 +21,9 @@ from peftc.runtime.adapter_slots import Slots
 from peftc.runtime.export import exported
 from peftc.runtime.package import PROGRAMS, write_program
 from peftc.runtime.parameters import added
+from peftc.runtime.sharding import is_sharded, writing
 from peftc.runtime.shared_copy import base_of_its_own
-from peftc.runtime.state import Adapter, read_adapter, write_adapter
+from peftc.runtime.state import FILE, Adapter, read_adapter, write_adapter
 from peftc.runtime.verify import verify
 from peftc.sites.inputs import example_inputs
 
@@ -134,6 +135,7 @@ class Handle:
             PeftcError: PEFT631 while merged or removed.
         """
         self._require_one()
+        self.require_whole()
         return verify(self, inputs)
 
     def report(self) -> dict[str, Any]:
@@ -200,6 +202,7 @@ class Handle:
             PeftcError: PEFT640 if those were not kept, and without `decoded`.
         """
         self._require_present()
+        self.require_whole()
         storing.check_removal(self, decoded)
         if self.merged:
             self.unmerge()
@@ -215,12 +218,17 @@ class Handle:
         With `record`, the tensors say which plan and base they belong to, so that
         `load_state_dict` can check it: for training checkpoints.
 
+        Every process of a sharded model has to ask; the first writes the file, whole.
+
         Raises:
             PeftcError: PEFT624, PEFT627, or PEFT631 while merged.
         """
         self._require_one()
         whole = adapters.adapter_of(self, Path(folder))
-        return write_adapter(Path(folder), whole, record=record)
+        with writing(self.model) as is_writer:
+            if is_writer:
+                write_adapter(Path(folder), whole, record=record)
+        return Path(folder) / FILE
 
     def export(
         self,
@@ -247,6 +255,7 @@ class Handle:
                 PEFT722 for a program.
         """
         self._require_one()
+        self.require_whole()
         if to in PROGRAMS:
             return write_program(self, Path(folder), to, inputs)
         whole, target = adapters.adapter_of(self, Path(folder)), Path(folder)
@@ -283,6 +292,7 @@ class Handle:
             PeftcError: PEFT630 with every reason, or PEFT641; nothing is changed then.
         """
         self._require_present()
+        self.require_whole()
         self._require(not self.merged, "the model is merged already")
         self.slots.check_one()
         if into_codes:
@@ -311,6 +321,11 @@ class Handle:
         """The methods are in the model, and what runs is one adapter."""
         self.require_apart()
         self.slots.check_one()
+
+    def require_whole(self) -> None:
+        """Raise `PeftcError` (PEFT631) if several processes share the parameters."""
+        hint = "save the adapter, and load it in a process that has the whole model"
+        self._require(not is_sharded(self.model), "the model is sharded", hint)
 
     def _require(self, condition: bool, what: str, hint: str = "") -> None:
         if not condition:

@@ -21,12 +21,13 @@ from torch import nn
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import NoPlaceForBias, WrongState
 from peftc.files import write_atomically
-from peftc.runtime.adapters import tensors
+from peftc.runtime.adapters import adapter_of, tensors
 from peftc.runtime.fingerprint import base_state
-from peftc.runtime.state import FILE
+from peftc.runtime.sharding import is_sharded, whole
+from peftc.runtime.state import FILE, write_adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from peftc.runtime.handle import Handle
 
@@ -66,11 +67,33 @@ class SavePretrained:
         if merge:
             options.pop("state_dict", None)
             save_merged(self.handle, Path(save_directory), is_main_process, options)
-        elif is_main_process:
-            by_trainer = "state_dict" in options
-            self.handle.save(save_directory, record=by_trainer)
-            if by_trainer:
-                write_index(self.handle, Path(save_directory))
+        else:
+            self._save(Path(save_directory), is_main_process, options)
+
+    def _save(
+        self, folder: Path, is_main_process: bool, options: dict[str, Any]
+    ) -> None:
+        """Write the adapter.
+
+        Of a sharded model, one process alone can if it is given the whole state, as
+        Trainer gives it; else all of them are needed, and the first one writes.
+        """
+        by_trainer, state = "state_dict" in options, options.get("state_dict")
+        if is_sharded(self.handle.model) and _is_whole(state, self.handle):
+            if is_main_process:
+                adapter = adapter_of(self.handle, folder, state)
+                write_adapter(folder, adapter, record=by_trainer)
+        elif is_main_process or is_sharded(self.handle.model):
+            self.handle.save(folder, record=by_trainer)
+        if by_trainer and is_main_process:
+            write_index(self.handle, folder)
+
+
+def _is_whole(state: Mapping[str, torch.Tensor] | None, handle: Handle) -> bool:
+    """Whether a state has all tensors of the model, gathered."""
+    names = handle.model.state_dict(keep_vars=True)
+    given = state or {}
+    return all(name in given and whole(given[name]) is given[name] for name in names)
 
 
 def write_index(handle: Handle, folder: Path) -> None:

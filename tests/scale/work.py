@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from peftc.api import compile
-from tests.numerics.runtime.tiny import llama, tokens
+from tests.numerics.runtime.tiny import llama, refused, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,3 +125,76 @@ def sharded(entries: str, spec: str, base: torch.dtype, checkpointing: bool) -> 
     frozen = (p for p in model.parameters() if not p.requires_grad)
     held = sum(p.to_local().numel() for p in frozen)
     return whole(gradients(model)), model.peftc.captures.count, held
+
+
+def steps(model: Any, count: int, optimizer: Any = None) -> Any:
+    """Train on the batch for some steps; the optimizer."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = optimizer or torch.optim.AdamW(trained, lr=0.01)
+    for _ in range(count):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+    return optimizer
+
+
+def started(sharding: str) -> Any:
+    """A compiled model, sharded if several processes train it."""
+    model = adapted(entries=sharding).train()
+    return shard(model, sharding == "layers") if dist.is_initialized() else model
+
+
+def train_and_save(folder: str, sharding: str) -> Any:
+    """Train two steps and write a checkpoint; what the trained tensors are now."""
+    model = started(sharding)
+    optimizer = steps(model, 2)
+    path = model.peftc.save(folder)
+    states = {"optimizer": get_optimizer_state_dict(model, optimizer)}
+    save(states, checkpoint_id=f"{folder}/optimizer")
+    assert path.is_file()
+    return values(model)
+
+
+def resume(folder: str, sharding: str) -> Any:
+    """Go on from a checkpoint for two steps; what the trained tensors are now."""
+    model = started(sharding)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.zero_()
+    model(input_ids=samples())  # what this has gathered must not be written to
+    model.peftc.load(folder)
+    optimizer = steps(model, 0)
+    states = {"optimizer": get_optimizer_state_dict(model, optimizer)}
+    load(states, checkpoint_id=f"{folder}/optimizer")
+    set_optimizer_state_dict(model, optimizer, states["optimizer"])
+    steps(model, 2, optimizer)
+    return values(model)
+
+
+def values(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The trained tensors as they are."""
+    named = model.named_parameters()
+    return whole({n: p.detach().clone() for n, p in named if p.requires_grad})
+
+
+def save_as_trainer_does(folder: str) -> Any:
+    """One process is given the gathered state and saves; then all of them save."""
+    model = started("layers")
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(model, options=options)
+    first = dist.get_rank() == 0
+    if first:
+        model.save_pretrained(f"{folder}/given", state_dict=state)
+    dist.barrier()
+    model.save_pretrained(f"{folder}/asked", is_main_process=first)
+    with refused("PEFT631"):
+        model.peftc.merge()
+    return values(model)
+
+
+def compile_late() -> None:
+    """Sharding comes first: refused."""
+    model = shard(llama())
+    with refused("PEFT611"):
+        compile(model, SPEC)
