@@ -11,8 +11,8 @@ from rich.table import Table
 from peftc.cli.guard import guarded
 from peftc.cli.options import Json, PlanFile, read_plan
 from peftc.cli.output import console
-from peftc.cli.summary import layers
 from peftc.plan.diff import difference
+from peftc.plan.summary import layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

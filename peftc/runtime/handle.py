@@ -19,6 +19,7 @@ from peftc.plan.training import training_plan
 from peftc.runtime import adapters, merge, removal, storing
 from peftc.runtime.adapter_slots import Slots
 from peftc.runtime.export import exported
+from peftc.runtime.hub import card
 from peftc.runtime.package import PROGRAMS, write_program
 from peftc.runtime.parameters import added
 from peftc.runtime.sharding import is_sharded, writing
@@ -263,6 +264,10 @@ class Handle:
             return write_adapter(target, exported(whole))
         base = str(getattr(self.model, "name_or_path", ""))
         return export(whole, target, to, self.model.get_parameter, base)
+
+    def card(self, results: Mapping[str, float] | None = None) -> str:
+        """A model card: the spec, what it adds, how to use it, `results`."""
+        return card(self, results or {})
 
     def load(self, folder: str | Path, *, any_base: bool = False) -> None:
         """Take the tensors of an adapter that was made with the same plan.

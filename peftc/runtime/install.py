@@ -23,6 +23,7 @@ from peftc.runtime.evaluate import evaluations
 from peftc.runtime.fit import check_fit
 from peftc.runtime.generating import steps
 from peftc.runtime.handle import Handle
+from peftc.runtime.hub import PushToHub
 from peftc.runtime.layers import (
     ENTRIES,
     LAYERS,
@@ -200,6 +201,8 @@ def _take_over(model: nn.Module, handle: Handle) -> None:
     if hasattr(model, "save_pretrained"):
         own["save_pretrained"] = SavePretrained(handle)
         own[NOT_SAVED] = not_saved(handle)
+    if hasattr(model, "push_to_hub"):
+        own["push_to_hub"] = PushToHub(handle)
     if hasattr(model, INPUT_GRADIENTS):
         own[INPUT_GRADIENTS] = do_nothing
     own |= steps(model, handle.entries[0].inserter)

@@ -63,7 +63,7 @@ class SavePretrained:
         """
         if push_to_hub:
             what = "a compiled model is not pushed while it is saved"
-            raise fail(WrongState(what=what, hint="save it, then upload the folder"))
+            raise fail(WrongState(what=what, hint="call `model.push_to_hub(...)`"))
         if merge:
             options.pop("state_dict", None)
             save_merged(self.handle, Path(save_directory), is_main_process, options)
