@@ -110,18 +110,38 @@ class NotByWeight(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class NotOneAdapter(Diagnostic):
-    """A slot was used as one adapter, and it is a combination of others.
+    """A slot was used as an adapter of the model's plan, and it is none.
 
-    A weighted sum of effects has no tensors of its own: it cannot be saved, merged,
-    exported or verified, nor be part of a batch with an adapter for each row.
+    A weighted sum or a stack has no tensors of its own: it cannot be saved, merged,
+    exported or verified, nor be part of a batch with an adapter for each row.  Nor can
+    an adapter that was made by another spec, whose tensors are not in the modules.
 
     Fix: name the slots that it is made of, or activate one of them first.
     """
 
     code: ClassVar[str] = "PEFT655"
-    title: ClassVar[str] = "the slot is a combination"
-    label: ClassVar[str] = "slot `{slot}` is a combination of {members}"
-    help: ClassVar[str] = "use one of these instead"
+    title: ClassVar[str] = "the slot is no adapter of the model's plan"
+    label: ClassVar[str] = "slot `{slot}` {why}"
+    help: ClassVar[str] = "use an adapter that the model's own spec made"
     exit_code: ClassVar[int] = 5
     slot: str
-    members: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CannotStack(Diagnostic):
+    """Adapters cannot run one after the other.
+
+    In a stack, and in a slot with a plan of its own, all that a forward needs is given
+    to it.  What is set on the model's modules when it is compiled (a side network, rows
+    among the tokens, the forward of an encoder) is not.
+
+    Fix: compile the model with one spec that has all methods, joined by `+`.
+    """
+
+    code: ClassVar[str] = "PEFT656"
+    title: ClassVar[str] = "these adapters cannot be stacked"
+    label: ClassVar[str] = "{problem}"
+    help: ClassVar[str] = "compile the model with one spec that has all methods"
+    exit_code: ClassVar[int] = 3
+    problem: str

@@ -9,7 +9,7 @@ they are, so nothing is captured anew; and an optimizer keeps the tensors it was
 from __future__ import annotations
 
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,7 +25,7 @@ from peftc.diagnostics.slots import (
     SlotTaken,
     UnknownSlot,
 )
-from peftc.runtime import storing
+from peftc.runtime import adapters, storing
 from peftc.runtime.adapters import first_values, tensor_at
 from peftc.runtime.names import tensor_path
 from peftc.runtime.several import (
@@ -37,11 +37,20 @@ from peftc.runtime.several import (
     chosen,
     current,
 )
+from peftc.runtime.stacking import (
+    InOrder,
+    Member,
+    follow,
+    ordered,
+    own_member,
+    tensors_of,
+)
 from peftc.runtime.state import read_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from peftc.plan.stacking import Stacked
     from peftc.plan.types import Plan, Storage
     from peftc.runtime.handle import Handle
     from peftc.runtime.several import Several, Values
@@ -51,6 +60,14 @@ Tensors: TypeAlias = "dict[str, torch.Tensor]"
 
 DEFAULT = "default"
 """The slot of the adapter that a model is compiled with."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slots one after the other, and their joined plan."""
+
+    members: tuple[str, ...]
+    joined: Stacked
 
 
 class Slots:
@@ -67,8 +84,12 @@ class Slots:
         self._any_base: dict[str, bool] = {}
         self._weights: dict[str, dict[str, float]] = {}
         """Of each combination the weights of its members."""
-        self._running: ByWeight | None = None
-        """What the active combination runs as."""
+        self._stacks: dict[str, Stack] = {}
+        """What runs by a plan that is not the model's own."""
+        self._own: dict[str, Member] = {}
+        """Adapters with a plan of their own."""
+        self._running: tuple[object, Several] | None = None
+        """What the active one runs as if it is not in the modules; and for where."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,8 +100,8 @@ class Slots:
     def active(self) -> str:
         """The slot that runs.
 
-        An adapter is trained and is in the state dict; of a combination the adapter
-        that was active before is.
+        An adapter of the model's plan is trained and is in the state dict; while what
+        others make up is active, the one that was active before is.
         """
         return self._active
 
@@ -94,8 +115,7 @@ class Slots:
         """
         self._handle.require_apart()
         self._handle.require_whole()
-        if name in self._order:
-            raise fail(SlotTaken(slot=name))
+        self._require_free(name)
         if folder is None:
             values = first_values(self._handle.model, self._handle.plan)
         else:
@@ -104,6 +124,45 @@ class Slots:
             values, any_base = adapter.tensors, any_base or adapter.any_base
         self._shelf[name] = self._made(values)
         self._any_base[name] = any_base and folder is not None
+        self._order.append(name)
+
+    def add_other(self, name: str, folder: str | Path) -> None:
+        """Make a slot with an adapter that was made by another spec on the same base.
+
+        It runs by its own plan, and in stacks; its tensors are not in the modules.
+
+        Raises:
+            PeftcError: PEFT651, PEFT656, or as `load`; nothing is changed then.
+        """
+        handle = self._handle
+        handle.require_apart()
+        handle.require_whole()
+        self._require_free(name)
+        adapter = read_adapter(Path(folder))
+        plan, base = adapters.plan_of(adapter), adapters.base_of(handle)
+        adapters.check(adapter, handle.model, plan, any_base=False, base=base)
+        joined = ordered((plan,), handle.model, handle.entries)
+        self._own[name] = own_member(adapter, plan, handle.model)
+        self._stacks[name] = Stack((name,), joined)
+        self._order.append(name)
+
+    def stack(self, name: str, members: Sequence[str]) -> None:
+        """Make a slot that runs others one after the other.
+
+        At each site it is as if one spec had them all, in this order: see "Several
+        methods at one site" in docs/language.md.
+
+        Raises:
+            PeftcError: PEFT650, PEFT651, PEFT655, or PEFT656 with the reason.
+        """
+        self._handle.require_apart()
+        self._handle.require_whole()
+        self._require_free(name)
+        plans = [self._member(one).plan for one in members]
+        if not plans:
+            raise fail(WrongState(what="a stack needs a slot"))
+        joined = ordered(plans, self._handle.model, self._handle.entries)
+        self._stacks[name] = Stack(tuple(members), joined)
         self._order.append(name)
 
     def activate(self, name: str) -> None:
@@ -174,8 +233,8 @@ class Slots:
         self._handle.require_apart()
         self._handle.require_whole()
         check_kinds(self._handle.plan, UNWEIGHTED, NotByWeight)
-        if name in self._order and name not in self._weights:
-            raise fail(SlotTaken(slot=name))
+        if name not in self._weights:
+            self._require_free(name)
         for one in weights:
             self._require_adapter(one)
         if not weights:
@@ -188,29 +247,40 @@ class Slots:
     @property
     def several(self) -> Several | None:
         """The adapters that run at once, if several do, here and now."""
-        return current(self) or self._combined()
+        return current(self) or self._made_up()
 
     def check_one(self) -> None:
         """Raise `PeftcError` (PEFT655) if what runs is no adapter of the plan."""
         self._require_adapter(self._active)
 
-    def _combined(self) -> ByWeight | None:
-        """What the active combination runs as; made anew where the model moved."""
-        if self._active not in self._weights:
+    def _made_up(self) -> Several | None:
+        """What the active slot runs as, if others make it up; anew where the model
+        moved."""
+        if self._active not in {*self._weights, *self._stacks}:
             return None
-        if self._running is None or not self._is_here(self._running):
-            weights = self._weights[self._active]
-            values = self._values(tuple(weights))
-            self._running = ByWeight(self, values, weights=tuple(weights.values()))
-        return self._running
+        first = next(self._handle.model.parameters())
+        here = (first.device, first.dtype)
+        if self._running is None or self._running[0] != here:
+            self._running = here, self._several(self._active)
+        return self._running[1]
 
-    def _is_here(self, running: ByWeight) -> bool:
-        model = self._handle.model
-        return all(
-            (own.device, own.dtype) == (value.device, value.dtype)
-            for path, own in islice(running.values[0].items(), 1)
-            for value in (tensor_at(model, path),)
-        )
+    def _several(self, name: str) -> Several:
+        if name in self._weights:
+            weights = self._weights[name]
+            values = self._values(tuple(weights))
+            return ByWeight(self, values, weights=tuple(weights.values()))
+        stack = self._stacks[name]
+        members = tuple(map(self._member, stack.members))
+        values = (tensors_of(stack.joined, members, self._handle.model),)
+        return InOrder(self, values, joined=stack.joined.plan)
+
+    def _member(self, name: str) -> Member:
+        """An adapter with its plan, all its tensors where the model is."""
+        model, plan = self._handle.model, self._handle.plan
+        if name in self._own:
+            return follow(self._own[name], model)
+        (tensors,) = self._values((name,))
+        return Member(plan, {**tensors, **drawn_in(plan, model)})
 
     def remove(self, name: str) -> None:
         """Forget an adapter that is not active.
@@ -221,8 +291,8 @@ class Slots:
         self._require_slot(name)
         if name == self._active:
             raise _in_use(f"slot `{name}` is active", "activate another one first")
-        for other, weights in self._weights.items():
-            if name in weights:
+        for other, members in self._made_of().items():
+            if name in members and name != other:
                 raise _in_use(
                     f"slot `{name}` is part of `{other}`", "remove that first"
                 )
@@ -231,8 +301,14 @@ class Slots:
                 f"the tensors of slot `{name}` are in the model",
                 "activate another adapter first",
             )
-        self._shelf.pop(name, None)
-        self._weights.pop(name, None)
+        kinds: tuple[dict[str, Any], ...] = (
+            self._shelf,
+            self._weights,
+            self._stacks,
+            self._own,
+        )
+        for kind in kinds:
+            kind.pop(name, None)
         self._order.remove(name)
 
     def save(self, name: str, folder: str | Path) -> Path:
@@ -244,8 +320,11 @@ class Slots:
         """The tensors of a slot by path, a shared one once.
 
         Raises:
-            PeftcError: PEFT650, or PEFT655 for a combination.
+            PeftcError: PEFT650, or PEFT655 for what others make up.
         """
+        if name in self._own:
+            member = self._own[name]
+            return {path: member.tensors[path] for path in places(member.plan)}
         self._require_adapter(name)
         if name != self._resident:
             return self._shelf[name]
@@ -265,9 +344,20 @@ class Slots:
 
     def _require_adapter(self, name: str) -> None:
         self._require_slot(name)
-        if name in self._weights:
-            members = " and ".join(f"`{one}`" for one in self._weights[name])
-            raise fail(NotOneAdapter(slot=name, members=members))
+        if name in self._own:
+            raise fail(NotOneAdapter(slot=name, why="has a plan of its own"))
+        if members := self._made_of().get(name):
+            every = " and ".join(f"`{one}`" for one in members)
+            raise fail(NotOneAdapter(slot=name, why=f"is made up of {every}"))
+
+    def _made_of(self) -> Mapping[str, tuple[str, ...]]:
+        """The members of each slot that others make up."""
+        by_weight = {name: tuple(weights) for name, weights in self._weights.items()}
+        return by_weight | {name: one.members for name, one in self._stacks.items()}
+
+    def _require_free(self, name: str) -> None:
+        if name in self._order:
+            raise fail(SlotTaken(slot=name))
 
     def _require_slot(self, name: str) -> None:
         if name not in self._order:
@@ -313,6 +403,17 @@ def places(plan: Plan) -> Mapping[str, tuple[str, ...]]:
                 path = tensor_path(rewrite.site, tensor)
                 found.setdefault(rewrite.storage(tensor), []).append(path)
     return {paths[0]: tuple(paths) for paths in found.values()}
+
+
+def drawn_in(plan: Plan, model: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The random tensors of a plan in the modules, by every path they are at."""
+    return {
+        path: tensor_at(model, path)
+        for rewrite in plan.rewrites
+        for tensor in rewrite.tensors
+        if tensor.drawn
+        for path in (tensor_path(rewrite.site, tensor),)
+    }
 
 
 def _in_use(what: str, hint: str) -> PeftcError:

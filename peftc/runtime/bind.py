@@ -11,7 +11,7 @@ the graph is not ours and the methods would be missing.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -97,17 +97,13 @@ def layout(plan: Plan, signature: str, model: nn.Module, within: str = "") -> La
     return Layout(f"{signature}:{within}", *facts)
 
 
-def for_several(plan: Plan, whole: Layout, names: Iterable[str]) -> Layout:
+def for_several(whole: Layout, paths: Container[str], names: Iterable[str]) -> Layout:
     """The layout where several adapters run at once.
 
-    The forward is given the tensors of the adapters, stacked, and what is said of them
-    under these names.
+    The forward is given the added tensors at these paths, and what is said of the
+    adapters under these names.
     """
-    drawn = {t.name for r in plan.rewrites for t in r.tensors if t.drawn}
-    sites = set(whole.sites)
-    stacked = [
-        r for r in whole.reads if r.site in sites and r.name not in {*drawn, ROWS}
-    ]
+    stacked = [r for r in whole.reads if r.site and r.path in paths]
     said = [Read(SEVERAL, SEVERAL, name) for name in names]
     kept = [r for r in whole.reads if r not in set(stacked)]
     signature = ":".join((whole.signature, *(one.name for one in said)))

@@ -35,7 +35,6 @@ from peftc.runtime.bind import (
     Forward,
     Layout,
     bound,
-    for_several,
     inside,
     layout,
     ran_unadapted,
@@ -149,10 +148,12 @@ class Entry:
         self, several: Several, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run the graph in which several adapters run at once."""
-        told = for_several(self.recipe.plan, self.layout, several.told)
+        told = several.layout(self.layout, self.root)
         with self._lock:
             if told.signature not in self._others:
-                self._others[told.signature] = self._other(told, self.recipe)
+                self._others[told.signature] = self._other(
+                    told, several.recipe(self.recipe)
+                )
             other = self._others[told.signature]
         batch = batch_of(self.module, self.original, args, kwargs)
         return other._captured(args, {**kwargs, GIVEN: several.given(told, batch)})

@@ -36,6 +36,7 @@ from peftc.runtime.layers import (
 from peftc.runtime.names import CHILD
 from peftc.runtime.needed import add_marks
 from peftc.runtime.parameters import attach
+from peftc.runtime.parts import parts
 from peftc.runtime.recipe import GRAPHS, Captures, Recipe
 from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradients
 from peftc.runtime.resume import add_check
@@ -45,7 +46,7 @@ from peftc.runtime.storing import forget_states, stored_base
 from peftc.runtime.tripwire import Switch, add_tripwires
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import nn
     from typing_extensions import Unpack
@@ -159,27 +160,11 @@ def _of_model(model: nn.Module, recipe: Recipe) -> tuple[Entry, ...]:
     switch, captures, signature = Switch(), Captures(), plan_hash(recipe.plan)
     whole = layout(recipe.plan, signature, model)
     entries = [Entry(model, whole, recipe, switch, captures)]
-    for path in _parts(model):
+    for path in parts(model):
         part = layout(recipe.plan, signature, model, path)
         if part.reads:
             entries.append(SubEntry(model, part, recipe, switch, captures))
     return tuple(entries)
-
-
-def _parts(model: Any) -> Iterator[str]:
-    """The models inside the model that people and `generate()` run by themselves.
-
-    Its base, encoder, decoder and towers: what Transformers makes as a model of its
-    own, and what it names as encoder or decoder.  A layer called by itself is refused
-    by its tripwires.
-    """
-    from transformers import PreTrainedModel
-
-    named = [getattr(model, name, None) for name in ("get_encoder", "get_decoder")]
-    parts = {id(get()) for get in named if get is not None}
-    for path, module in model.named_modules():
-        if path and (isinstance(module, PreTrainedModel) or id(module) in parts):
-            yield path
 
 
 def _take_over(model: nn.Module, handle: Handle) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from peftc.plan.types import AddedTensor, Plan, Rewrite, Storage, StoredWeight
     from peftc.runtime.codes import Codes
-    from peftc.view import Rows, Site
+    from peftc.view import Site
 
 EvaluateAt: TypeAlias = "Mapping[str, Evaluate]"
 """By site key: what evaluates the initial values that read the base."""
@@ -123,7 +123,7 @@ def _build(model: nn.Module, plan: Plan, evaluate: EvaluateAt) -> dict[str, Slot
             _register(top, site, tensor, shared[key])
         if site.rows is not None and scattered(site):
             role = top.slot(role_name(site))
-            role.register_buffer(ROWS, _numbers(site.rows, base), persistent=False)
+            role.register_buffer(ROWS, row_numbers(site, base), persistent=False)
     return slots
 
 
@@ -196,8 +196,12 @@ def _register(top: Slot, site: Site, tensor: AddedTensor, value: torch.Tensor) -
         slot.register_buffer(leaf, value, persistent=not tensor.drawn)
 
 
-def _numbers(rows: Rows, base: torch.Tensor) -> torch.Tensor:
-    ranges = [torch.arange(first, last, device=base.device) for first, last in rows]
+def row_numbers(site: Site, base: torch.Tensor) -> torch.Tensor:
+    """The numbers of the rows of a site, where a base tensor is."""
+    assert site.rows is not None
+    ranges = [
+        torch.arange(first, last, device=base.device) for first, last in site.rows
+    ]
     return torch.cat(ranges)
 
 

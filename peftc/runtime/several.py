@@ -19,6 +19,7 @@ from peftc.diagnostics.core import Diagnostics, fail
 from peftc.diagnostics.slots import OtherBatch
 from peftc.rewrite.samples import ADAPTED, NUMBER
 from peftc.rewrite.several import SEVERAL, WEIGHTS
+from peftc.runtime.bind import Layout, for_several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from peftc.diagnostics.slots import NotBySample, NotByWeight
     from peftc.plan.types import Plan
-    from peftc.runtime.bind import Layout
+    from peftc.runtime.recipe import Recipe
     from peftc.view import Site
 
     AtOnce: TypeAlias = NotBySample | NotByWeight
@@ -68,6 +69,22 @@ class Several:
     owner: object
     values: Values
     _stacks: dict[Any, list[torch.Tensor]] = field(default_factory=dict)
+    _layouts: dict[str, Layout] = field(default_factory=dict)
+
+    def layout(self, own: Layout, root: nn.Module) -> Layout:
+        """What a forward of this layout reads if they run in it."""
+        if own.within not in self._layouts:
+            whole = self.whole(own, root)
+            self._layouts[own.within] = for_several(whole, self.values[0], self.told)
+        return self._layouts[own.within]
+
+    def whole(self, own: Layout, root: nn.Module) -> Layout:
+        """The layout of all tensors, were they in the modules."""
+        return own
+
+    def recipe(self, own: Recipe) -> Recipe:
+        """By what they run, where the model runs by its own."""
+        return own
 
     @property
     def told(self) -> tuple[str, ...]:

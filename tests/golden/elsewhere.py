@@ -173,6 +173,7 @@ ELSEWHERE = {
     "PEFT459": _RUNTIME + "test_samples.py::test_equations_that_mix_samples",
     "PEFT654": _RUNTIME + "test_combinations.py::test_what_cannot_be_is_said",
     "PEFT655": _RUNTIME + "test_combinations.py::test_it_is_no_adapter",
+    "PEFT656": _RUNTIME + "test_stacks.py::test_what_cannot_be_is_said",
     "PEFT660": "tests/ecosystem/test_cli.py::"
     "test_what_peftc_did_not_write_is_not_replaced",
     "PEFT447": "tests/kernels/test_backend.py::test_without_a_card_it_is_said",
