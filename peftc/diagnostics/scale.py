@@ -1,4 +1,4 @@
-"""Errors of models that several processes or devices share (615 to 619).
+"""Errors of models that several processes or devices share (608, 615, 616, 619).
 
 In: nothing.  Out: the diagnostic classes of entries for layers and of sharding.
 """
@@ -64,3 +64,24 @@ class OutsideOfLayer(Diagnostic):
     exit_code: ClassVar[int] = 3
     tensor: str
     layer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionedBase(Diagnostic):
+    """DeepSpeed has partitioned the parameters: ZeRO of stage 3.
+
+    It gathers a parameter in a hook before each module that reads it, and replaces the
+    functions that read them; neither can be captured, and the sites of the methods
+    would not be found.  Stages 1 and 2, which partition gradients and states of the
+    optimizer only, work.  To partition the base as well, use FSDP2 with
+    `entries="layers"`, or keep the base in codes: `quantize`.
+    """
+
+    code: ClassVar[str] = "PEFT608"
+    title: ClassVar[str] = "the parameters are partitioned by DeepSpeed ZeRO-3"
+    label: ClassVar[str] = "`{parameter}` is partitioned"
+    help: ClassVar[str] = (
+        'use ZeRO-1 or ZeRO-2, or FSDP2 with `entries="layers"` (docs/scale.md)'
+    )
+    exit_code: ClassVar[int] = 3
+    parameter: str

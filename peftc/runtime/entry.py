@@ -39,6 +39,7 @@ from peftc.runtime.bind import (
     layout,
     ran_unadapted,
 )
+from peftc.runtime.fit import check_partition
 from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
 from peftc.runtime.several import batch_of
@@ -166,6 +167,7 @@ class Entry:
             return self._run(args, kwargs)
         except PeftcError as error:
             if error.__cause__ is None or not lacks_hooks(error.__cause__):
+                check_partition(self.root)
                 self._forget_after(error)
                 raise
         install_output_hooks(self.root)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from peftc.diagnostics.core import Diagnostic, Diagnostics
+from peftc.diagnostics.core import Diagnostic, Diagnostics, fail
 from peftc.diagnostics.runtime import (
     AlreadyCompiled,
     BaseDiffers,
@@ -20,6 +20,7 @@ from peftc.diagnostics.runtime import (
     ShardedBase,
     SharedAcrossDevices,
 )
+from peftc.diagnostics.scale import PartitionedBase
 from peftc.runtime.names import CHILD, tensor_path
 
 if TYPE_CHECKING:
@@ -70,6 +71,22 @@ def _sharded(model: nn.Module) -> Iterator[Diagnostic]:
         if isinstance(parameter, DTensor):
             yield ShardedBase(parameter=name)
             return
+        if is_partitioned(parameter):
+            yield PartitionedBase(parameter=name)
+            return
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether DeepSpeed's ZeRO-3 has the parameter: it tells by attributes."""
+    return hasattr(parameter, "ds_id") and hasattr(parameter, "ds_status")
+
+
+def check_partition(model: nn.Module) -> None:
+    """Raise `PeftcError` (PEFT608) if ZeRO-3 has taken the model after it was compiled:
+    no graph of it can be captured then."""
+    for name, parameter in model.named_parameters():
+        if is_partitioned(parameter):
+            raise fail(PartitionedBase(parameter=name))
 
 
 def _site(model: nn.Module, site: Site) -> Iterator[Diagnostic]:

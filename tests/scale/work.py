@@ -5,6 +5,7 @@ Every process makes the same model from a seed and takes its own samples of one 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,7 +26,7 @@ from peftc.api import compile
 from tests.numerics.runtime.tiny import llama, refused, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SPEC = "lora(q, v, r=2)"
 BATCH = 4
@@ -198,3 +199,43 @@ def compile_late() -> None:
     model = shard(llama())
     with refused("PEFT611"):
         compile(model, SPEC)
+
+
+def engine(model: Any, stage: int) -> Any:
+    """DeepSpeed's engine around a model."""
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed
+
+    trained = [p for p in model.parameters() if p.requires_grad]
+    settings = {
+        "train_micro_batch_size_per_gpu": BATCH // dist.get_world_size(),
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    optimizer = torch.optim.AdamW(trained, lr=0.01)
+    deepspeed.init_distributed("gloo")
+    return deepspeed.initialize(model=model, config=settings, optimizer=optimizer)[0]
+
+
+def zero(stages: Sequence[int]) -> Any:
+    """Two steps under each ZeRO; what is trained, and how many graphs there were."""
+    found = []
+    for stage in stages:
+        model = adapted()
+        trainer = engine(model, stage)
+        for _ in range(2):
+            trainer.backward(loss_of(trainer))
+            trainer.step()
+        found.append((values(model), model.peftc.captures.count))
+    return found
+
+
+def zero_3() -> None:
+    """ZeRO-3 takes a model that is compiled already, and may have run."""
+    model = adapted()
+    with torch.no_grad():
+        loss_of(model)
+    trainer = engine(model, 3)
+    with refused("PEFT608"):
+        loss_of(trainer)
