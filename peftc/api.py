@@ -110,7 +110,8 @@ def load(
     """Put a saved adapter on its base model.
 
     Args:
-        folder: what `model.peftc.save` wrote, or a folder of Hugging Face PEFT.
+        folder: what `model.peftc.save` wrote, or a folder of Hugging Face PEFT or
+            AdapterHub.
         any_base: take a base whose weights differ from those the adapter was made on.
         entries: as in `compile`.
 
@@ -120,10 +121,10 @@ def load(
     """
     from peftc.exchange.folder import is_folder
     from peftc.plan.parse import parse_plan
-    from peftc.runtime.state import FILE, read_adapter
+    from peftc.runtime.state import read_adapter
 
     path = Path(folder)
-    if is_folder(path) and not (path / FILE).exists():
+    if is_folder(path):
         read, adapter = imported(model, path)
     else:
         adapter = read_adapter(path)

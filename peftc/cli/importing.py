@@ -14,16 +14,14 @@ from peftc.cli.output import check_replaceable, say, whole_folder
 
 @guarded
 def command(
-    folder: Annotated[
-        Path, typer.Argument(help="A folder with adapter_config.json, of PEFT.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="A folder with adapter_config.json.")],
     model: Model,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write.")
     ],
     random_init: RandomInit = None,
 ) -> None:
-    """Import an adapter of Hugging Face PEFT; its spec goes to stdout."""
+    """Import an adapter of Hugging Face PEFT or AdapterHub; its spec goes to stdout."""
     check_replaceable(output, replaces="")
 
     from peftc.driver import imported

@@ -21,7 +21,7 @@ from peftc.diagnostics.artefact import CannotWrite
 from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.exchange import DamagedFolder, UnknownSetting
 from peftc.files import write_atomically
-from peftc.runtime.state import check_finite, regular_content
+from peftc.runtime.state import FILE, check_finite, regular_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,27 +101,35 @@ class Folder:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder of PEFT."""
-    return (path / CONFIG).is_file()
+    """Whether a path is a folder of another tool, and not one of ours as well."""
+    return (path / CONFIG).is_file() and not _is_ours(path)
 
 
-def read_folder(path: Path) -> Folder:
-    """Read a folder of PEFT.
+def _is_ours(path: Path) -> bool:
+    """AdapterHub's file of tensors is called as ours is."""
+    return (path / FILE).exists() and "peft_type" in _config(path)
+
+
+def is_peft(path: Path) -> bool:
+    """Whether a folder of another tool is PEFT's."""
+    return "peft_type" in _config(path)
+
+
+def read_folder(path: Path, file: str = TENSORS, pickle: str = PICKLE) -> Folder:
+    """Read a folder of another tool; `file` has its tensors, `pickle` is not read.
 
     Raises:
         PeftcError: PEFT620 if a file is no regular one, PEFT732 if it is damaged,
             PEFT624 if a tensor is not finite.
     """
     config = _config(path)
-    if not (path / TENSORS).exists() and (path / PICKLE).exists():
-        problem = f"`{PICKLE}` is a pickle, which may run code; it is not read"
+    if not (path / file).exists() and (path / pickle).exists():
+        problem = f"`{pickle}` is a pickle, which may run code; it is not read"
         raise fail(DamagedFolder(path=str(path), problem=problem))
     try:
-        tensors = load_tensors(regular_content(path / TENSORS))
+        tensors = load_tensors(regular_content(path / file))
     except (SafetensorError, KeyError, ValueError) as error:
-        raise fail(
-            DamagedFolder(path=str(path / TENSORS), problem=str(error))
-        ) from None
+        raise fail(DamagedFolder(path=str(path / file), problem=str(error))) from None
     check_finite(tensors)
     return Folder(path, config, tensors)
 

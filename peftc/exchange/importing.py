@@ -9,7 +9,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from peftc.exchange.folder import read_folder
+from peftc.exchange.adapterhub import reading as adapterhub
+from peftc.exchange.folder import is_peft, read_folder
 from peftc.exchange.peft import TUNERS, modules_to_save
 from peftc.plan.print import plan_hash, plan_text
 from peftc.runtime.adapters import expected
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 
 
 def draft_of(path: Path, view: ModelView) -> Draft:
-    """What a folder of PEFT means for a model.
+    """What a folder of PEFT or of AdapterHub means for a model.
 
     Raises:
         PeftcError: PEFT732 if the folder is damaged, PEFT733 for a setting that is not
             known here.
     """
+    if not is_peft(path):
+        return adapterhub.read(path, view)
     folder = read_folder(path)
     known = {tuner.type: tuner for tuner in TUNERS}
     if folder.type not in known:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from peftc.exchange.applied import Read
     from peftc.exchange.folder import Folder
-    from peftc.exchange.tuner import Piece
+    from peftc.exchange.tuner import Fill, Piece
     from peftc.plan.types import Knob, Plan
     from peftc.view import ModelView, Site
 
@@ -47,6 +47,11 @@ def draft(
         call(method, globs(modules, owners), knobs)
         for (method, knobs), modules in groups.items()
     )
+    return Draft(definitions + "\n+ ".join(calls) + "\n", filling(folder, pieces))
+
+
+def filling(folder: Folder, pieces: Sequence[Piece]) -> Fill:
+    """What puts the tensors of pieces into a plan that applies their methods."""
     values = {
         (piece.module, piece.method, name): (tensor, piece.whole)
         for piece in pieces
@@ -65,7 +70,7 @@ def draft(
             tensors[path] = difference(site, base, value, read) if whole else value
         return tensors
 
-    return Draft(definitions + "\n+ ".join(calls) + "\n", fill)
+    return fill
 
 
 def _paths(plan: Plan) -> Iterator[tuple[Place, tuple[str, Site, int]]]:
