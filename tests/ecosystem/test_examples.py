@@ -16,6 +16,8 @@ import peftc
 import quickstart
 import serving_export
 import train_tiny_llama
+import with_trainer
+import with_trl
 from tests.ecosystem.commands import peftc as peftc_command
 
 ROOT = Path(__file__).parents[2]
@@ -199,3 +201,35 @@ def test_a_program_is_served_by_torch_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["program.pt2"]
     monkeypatch.setattr(serving_export, "serve", lambda _: [[65], [66]])
     assert serving_export.main([str(tmp_path)]) == 1
+
+
+def test_trainer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(with_trainer, "STEPS", 8)
+    assert with_trainer.main() == 0
+    printed = capsys.readouterr().out
+    assert "going on from checkpoint-2 ends with the same bits: True" in printed
+    assert "with 127 KiB of weights" in printed
+    monkeypatch.setattr(with_trainer, "STEPS", 4)
+    monkeypatch.setattr(torch, "equal", lambda *_: False)
+    assert with_trainer.main() == 1
+
+
+def test_trl(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(with_trl, "STEPS", 6)
+    assert with_trl.main() == 0
+    assert capsys.readouterr().out.count("nats per byte likelier") == 3
+    monkeypatch.setattr(with_trl, "liking", lambda _: 0.0)
+    monkeypatch.setattr(with_trl, "texts", lambda *_: None)
+    monkeypatch.setattr(with_trl, "preferences", lambda *_: None)
+    assert with_trl.main() == 1
+
+
+def test_bytes_as_a_tokenizer_of_trl() -> None:
+    text = "Log o' the sea: ä\n"
+    made = with_trl.tokenizer()
+    assert made(text).input_ids == [*text.encode()]
+    assert made.decode([*text.encode()]) == text
