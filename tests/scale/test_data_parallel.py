@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.scale.ranks import in_ranks
-from tests.scale.work import SPEC, adapted, data_parallel, gradients, loss_of
+from tests.scale.work import SPEC, adapted, all_data_parallel, gradients, loss_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,15 +21,18 @@ def alone(spec: str) -> Any:
     return gradients(model)
 
 
-@pytest.mark.parametrize("optimize", [True, False])
-@pytest.mark.parametrize(
-    ("spec", "backend"), [(SPEC, "eager"), (f"{SPEC} + full(down)", "aot_eager")]
-)
+CASES = [
+    (SPEC, True, "eager"),
+    (SPEC, False, "eager"),
+    (f"{SPEC} + full(down)", True, "aot_eager"),
+]
+"""A spec, what `optimize_ddp` is, and the backend."""
+
+
 @pytest.mark.slow
-def test_gradients_are_those_of_one_process(
-    spec: str, backend: str, optimize: bool, tmp_path: Path
-) -> None:
-    expected = alone(spec)
-    for found, graphs in in_ranks(data_parallel, tmp_path, spec, optimize, backend):
-        assert graphs == 1
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+def test_gradients_are_those_of_one_process(tmp_path: Path) -> None:
+    expected = {spec: alone(spec) for spec, _, _ in CASES}
+    for ranked in in_ranks(all_data_parallel, tmp_path, CASES):
+        for (spec, _, _), (found, graphs) in zip(CASES, ranked, strict=True):
+            assert graphs == 1
+            torch.testing.assert_close(found, expected[spec], rtol=1e-5, atol=1e-7)

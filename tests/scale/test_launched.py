@@ -24,11 +24,32 @@ ACCELERATE = (
 )
 
 
+def run(command: tuple[str, ...]) -> str:
+    """Run a module with a launcher; what it prints."""
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "examples")))
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     """What one process trains, and its losses."""
     folder = tmp_path_factory.mktemp("alone")
     return folder, losses_of(train(str(folder), batch=4))
+
+
+@pytest.mark.slow
+def test_the_example_of_sharding_runs() -> None:
+    said = run((*TORCHRUN, "tests.scale.short_example"))
+    assert "held of the base        50.0% in each of 2" in said
 
 
 def losses_of(state: TrainerState) -> list[float]:
@@ -41,17 +62,7 @@ def test_two_processes_train_what_one_does(
     launcher: tuple[str, ...], alone: tuple[Path, list[float]], tmp_path: Path
 ) -> None:
     launched = tmp_path / "launched"
-    command = [sys.executable, "-m", *launcher, "tests.scale.launched"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(launched), "4"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
+    run((*launcher, "tests.scale.launched", str(launched), "4"))
     state = launched / f"checkpoint-{STEPS}" / "trainer_state.json"
     found = losses_of(TrainerState.load_from_json(str(state)))
     assert found == pytest.approx(alone[1])

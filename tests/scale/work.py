@@ -86,6 +86,11 @@ def mean_gradients(model: nn.Module, parts: int = 2) -> Mapping[str, torch.Tenso
     return gradients(model)
 
 
+def all_data_parallel(cases: Sequence[tuple[str, bool, str]]) -> list[Any]:
+    """What `data_parallel` says of each case."""
+    return [data_parallel(*case) for case in cases]
+
+
 def data_parallel(spec: str, optimize: bool, backend: str) -> Any:
     """Two steps under DDP: gradients of the last, and how many graphs there were."""
     torch._dynamo.config.optimize_ddp = optimize
