@@ -331,6 +331,12 @@ class Slots:
         model = self._handle.model
         return {path: tensor_at(model, path) for path in places(self._handle.plan)}
 
+    def shelved(self) -> Iterator[torch.Tensor]:
+        """All tensors that are not in the modules."""
+        own = (member.tensors for member in self._own.values())
+        for tensors in (*self._shelf.values(), *own):
+            yield from tensors.values()
+
     def _values(self, names: Sequence[str]) -> Values:
         """Of each slot the tensors by every path they are at."""
         return tuple(map(self._everywhere, names))

@@ -15,6 +15,7 @@ import threading
 import types
 import weakref
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +43,7 @@ from peftc.runtime.bind import (
 from peftc.runtime.fit import check_partition
 from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
+from peftc.runtime.recipe import Captures
 from peftc.runtime.several import batch_of
 from peftc.runtime.storing import keep_free
 from peftc.runtime.tripwire import alone, capturing, ours
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from peftc.runtime.recipe import Captures, Recipe
+    from peftc.runtime.recipe import Recipe
     from peftc.runtime.several import Several
     from peftc.runtime.tripwire import Switch
 
@@ -138,6 +140,13 @@ class Entry:
                 told = layout(recipe.plan, "base", self.root, self.layout.within)
                 self._others["base"] = self._other(told, recipe)
             return self._others["base"]
+
+    def behind(self, backend: str) -> Entry:
+        """What runs the same forward by another backend, and counts no captures."""
+        recipe = replace(self.recipe, backend=backend)
+        other = Entry(self.root, self.layout, recipe, self.switch, Captures())
+        other.previous, other.beside = self.previous, self.beside
+        return other
 
     def _other(self, told: Layout, recipe: Recipe) -> Entry:
         """What runs the same forward in another way."""

@@ -31,6 +31,7 @@ def base_of_its_own(model: nn.Module) -> nn.Module:
 
 def shared_copy(model: nn.Module) -> nn.Module:
     """A deep copy of everything but the tensors."""
-    tensors = chain(model.parameters(), model.buffers())
+    shelved = model.__dict__[CHILD].slots.shelved()
+    tensors = chain(model.parameters(), model.buffers(), shelved)
     known: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
     return copy.deepcopy(model, known)

@@ -7,8 +7,9 @@ was kept.  The place is found by running the batch once more, operation by opera
 
 from __future__ import annotations
 
+import inspect
 import re
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from peftc.diagnostics.core import PeftcError, fail
 from peftc.diagnostics.runtime import NotFiniteHere
 from peftc.diagnostics.training import LossNotFinite
 from peftc.runtime.backend import WATCHED
-from peftc.runtime.entry import Entry
-from peftc.runtime.recipe import Captures
+from peftc.runtime.entry import SubEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from peftc.training.control import Batch
@@ -58,22 +60,31 @@ def _sentence(start: str, rest: str) -> str:
 
 def first_place(model: nn.Module, batch: Batch) -> str:
     """Where a forward makes the first value that is not finite; "" if nowhere."""
-    handle: Any = model.peftc
-    whole: Entry = handle.entries[0]
-    recipe = replace(handle.recipe, backend=WATCHED)
-    entry = Entry(model, whole.layout, recipe, handle.switch, Captures())
-    entry.previous, entry.beside = whole.previous, whole.beside
-    known = entry.__signature__.parameters
+    known = inspect.signature(model.forward).parameters
     given = {name: value for name, value in batch.items() if name in known}
     try:
-        with torch.no_grad(), torch.random.fork_rng():
-            entry(**given)
+        with _watching(model), torch.no_grad(), torch.random.fork_rng():
+            model(**given)
     except PeftcError as error:
         (found,) = error.diagnostics
         if isinstance(found, NotFiniteHere):
             return f"{found.what} at {found.place}"
         raise
     return ""
+
+
+@contextmanager
+def _watching(model: Any) -> Iterator[None]:
+    """With every forward that is captured run operation by operation."""
+    entries = [e for e in model.peftc.entries if not isinstance(e, SubEntry)]
+    before = [entry.module.__dict__["forward"] for entry in entries]
+    for entry in entries:
+        entry.module.__dict__["forward"] = entry.behind(WATCHED)
+    try:
+        yield
+    finally:
+        for entry, forward in zip(entries, before, strict=True):
+            entry.module.__dict__["forward"] = forward
 
 
 def last_checkpoint(folder: str) -> str:

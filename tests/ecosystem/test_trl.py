@@ -198,8 +198,11 @@ def test_dpo_compares_with_the_base(more: dict[str, Any], tmp_path: Path) -> Non
 def test_a_reference_shares_all_tensors(spec: str) -> None:
     made = peftc.compile(model("llama").eval(), spec)
     randomise(made)
+    made.peftc.slots.add("another")
     reference = made.peftc.reference()
     own = {id(tensor) for tensor in (*made.parameters(), *made.buffers())}
+    shelved = {id(tensor) for tensor in made.peftc.slots.shelved()}
+    assert {id(tensor) for tensor in reference.peftc.slots.shelved()} == shelved
     assert {id(t) for t in (*reference.parameters(), *reference.buffers())} == own
     ids = tokens()
     with torch.no_grad(), made.peftc.disabled():

@@ -48,6 +48,16 @@ def spoilt(what: str) -> tuple[Any, torch.Tensor]:
     return one.train(), labels
 
 
+def test_layers_that_are_captured_one_by_one() -> None:
+    one = made(entries="layers").train()
+    with torch.no_grad():
+        one.get_submodule(VALUE).peftc.v.lora.B.fill_(float("inf"))
+    run = Run(one, steps=1)
+    with pytest.raises(PeftcError, match="PEFT688") as caught:
+        run.loss({"input_ids": tokens(), "labels": tokens()})
+    assert f"infinity at `{VALUE}:v.lora.B`" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("what", "place"),
     [
