@@ -14,6 +14,7 @@ from peftc.exchange.peft import (
     loha,
     lokr,
     lora,
+    miss,
     p_tuning,
     prefix,
     prompt,
@@ -34,4 +35,5 @@ TUNERS: tuple[Tuner, ...] = (
     lokr.TUNER,
     vera.TUNER,
     ln_tuning.TUNER,
+    miss.TUNER,
 )

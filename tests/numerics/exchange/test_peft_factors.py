@@ -26,6 +26,7 @@ SPECS = [
     ("t5", "krona(q, v, down, a1=4, a2=4)"),
     ("llama", "adalora(q, init_r=4) + adalora(down, init_r=2, alpha=3)"),
     ("gpt2", "adalora(up, o, init_r=3)"),
+    ("llama", "miss(q, down, r=4)"),
     ("phi3", "adalora(o, down, init_r=3)"),
 ]
 

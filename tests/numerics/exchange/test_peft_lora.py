@@ -30,6 +30,9 @@ def test_low_rank_goes_there_and_back(family: str, spec: str, tmp_path: Path) ->
 DORA = {
     "llama": "dora(q, down, r=4, alpha=8)",
     "gpt2": "dora(up, o, r=4, alpha=8)",
+    "bert": "dora(v, r=4, alpha=8)",
+    "t5": "dora(q, r=4, alpha=8) @ enc",
+    "phi3": "dora(o, r=4, alpha=8)",
 }
 
 
