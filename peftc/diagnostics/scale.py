@@ -1,4 +1,5 @@
-"""Errors of models that several processes or devices share (608, 615, 616, 619).
+"""Errors of models that several processes or devices share (608, 609, 615, 616,
+619).
 
 In: nothing.  Out: the diagnostic classes of entries for layers and of sharding.
 """
@@ -85,3 +86,24 @@ class PartitionedBase(Diagnostic):
     )
     exit_code: ClassVar[int] = 3
     parameter: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DispatchedBase(Diagnostic):
+    """Accelerate has spread the model over devices, or keeps weights elsewhere.
+
+    `from_pretrained(device_map="auto")`, `dispatch_model` and `cpu_offload` put hooks
+    around modules that move their inputs and weights when they run.  They cannot be
+    captured, and outside of a capture the methods would be missing.  Load the model on
+    one device, where `quantize` makes a base small, or let several processes share it:
+    FSDP2 with `entries="layers"`.
+    """
+
+    code: ClassVar[str] = "PEFT609"
+    title: ClassVar[str] = "the model is dispatched by accelerate"
+    label: ClassVar[str] = "`{module}` has a hook that moves tensors when it runs"
+    help: ClassVar[str] = (
+        "load it without `device_map`, or shard it by FSDP2 (docs/scale.md)"
+    )
+    exit_code: ClassVar[int] = 3
+    module: str

@@ -40,7 +40,7 @@ from peftc.runtime.bind import (
     layout,
     ran_unadapted,
 )
-from peftc.runtime.fit import check_partition
+from peftc.runtime.fit import check_taken
 from peftc.runtime.inserters import inserter_of
 from peftc.runtime.names import CHILD
 from peftc.runtime.recipe import Captures
@@ -176,7 +176,7 @@ class Entry:
             return self._run(args, kwargs)
         except PeftcError as error:
             if error.__cause__ is None or not lacks_hooks(error.__cause__):
-                check_partition(self.root)
+                check_taken(self.root)
                 self._forget_after(error)
                 raise
         install_output_hooks(self.root)

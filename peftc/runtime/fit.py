@@ -20,7 +20,7 @@ from peftc.diagnostics.runtime import (
     ShardedBase,
     SharedAcrossDevices,
 )
-from peftc.diagnostics.scale import PartitionedBase
+from peftc.diagnostics.scale import DispatchedBase, PartitionedBase
 from peftc.runtime.names import CHILD, tensor_path
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _RUNS_ITS_CHILDREN = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 def check_model(model: nn.Module) -> None:
     """Raise `PeftcError` if nothing can be attached to the model, whatever the plan."""
     errors = Diagnostics()
-    for found in (_compiled(model), _sharded(model)):
+    for found in (_compiled(model), _sharded(model), _taken(model)):
         for diagnostic in found:
             errors.add(diagnostic)
     errors.check()
@@ -71,22 +71,26 @@ def _sharded(model: nn.Module) -> Iterator[Diagnostic]:
         if isinstance(parameter, DTensor):
             yield ShardedBase(parameter=name)
             return
-        if is_partitioned(parameter):
+
+
+def check_taken(model: nn.Module) -> None:
+    """Raise `PeftcError` (PEFT608, PEFT609) if another tool has put hooks around the
+    model's modules, maybe after it was compiled: no graph can be captured then."""
+    for diagnostic in _taken(model):
+        raise fail(diagnostic)
+
+
+def _taken(model: nn.Module) -> Iterator[Diagnostic]:
+    """Known by what DeepSpeed's ZeRO-3 and accelerate write on parameters and modules,
+    so that neither has to be imported."""
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "ds_id") and hasattr(parameter, "ds_status"):
             yield PartitionedBase(parameter=name)
             return
-
-
-def is_partitioned(parameter: nn.Parameter) -> bool:
-    """Whether DeepSpeed's ZeRO-3 has the parameter: it tells by attributes."""
-    return hasattr(parameter, "ds_id") and hasattr(parameter, "ds_status")
-
-
-def check_partition(model: nn.Module) -> None:
-    """Raise `PeftcError` (PEFT608) if ZeRO-3 has taken the model after it was compiled:
-    no graph of it can be captured then."""
-    for name, parameter in model.named_parameters():
-        if is_partitioned(parameter):
-            raise fail(PartitionedBase(parameter=name))
+    for path, module in model.named_modules():
+        if hasattr(module, "_hf_hook"):
+            yield DispatchedBase(module=path or type(module).__name__)
+            return
 
 
 def _site(model: nn.Module, site: Site) -> Iterator[Diagnostic]:

@@ -179,6 +179,7 @@ ELSEWHERE = {
     "PEFT447": "tests/kernels/test_backend.py::test_without_a_card_it_is_said",
     "PEFT448": "tests/kernels/test_backend.py::test_a_faulty_kernel_is_refused",
     "PEFT608": "tests/scale/test_deepspeed.py::test_zero_3_is_refused",
+    "PEFT609": "tests/scale/test_dispatched.py::test_a_dispatched_model_is_refused",
     "PEFT615": _LAYERS + "test_what_needs_the_whole_model_is_refused",
     "PEFT616": _LAYERS + "test_what_needs_the_whole_model_is_refused",
     "PEFT619": _LAYERS + "test_tensors_of_another_layer_are_out_of_reach",
