@@ -37,6 +37,7 @@ types:  ## mypy, strict
 bench:  ## run the benchmarks; docs/benchmarks.md holds figures
 	$(PYTHON) benchmarks/bench_plan.py
 	$(PYTHON) benchmarks/bench_storage.py
+	$(PYTHON) benchmarks/bench_rows.py
 	OMP_NUM_THREADS=1 $(PYTHON) -m peftc.cli.main bench --suite cpu -o build/bench --docs docs/benchmarks.md
 
 compare:  ## train every spec of examples/specs alike; writes docs/methods-compared.md
