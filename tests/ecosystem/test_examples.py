@@ -149,6 +149,27 @@ def test_the_benchmark_of_plans(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(printed(capsys)) == 1
 
 
+def test_the_benchmark_of_checkpointed_blocks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = benchmark("bench_checkpoint")
+    module.SIZES |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    module.BATCH, module.TOKENS, module.STEPS = 4, 128, 1
+    assert module.main(["--backends", "eager"]) == 0
+    kept = [float(line.split("|")[3]) for line in printed(capsys)[2:]]
+    assert kept[2] == kept[3] < kept[1] < kept[0]
+    module.INTERVALS, compiled = (0, 1), module.compiled
+
+    def altered(backend: str, interval: int, **sizes: int) -> Any:
+        model = compiled(backend, interval, **sizes)
+        for parameter in model.peftc.parameters_by_method()["lora"].values():
+            parameter.data.mul_(1 + interval)
+        return model
+
+    module.compiled = altered
+    assert module.main(["--backends", "eager"]) == 1
+
+
 def in_this_process(arguments: tuple[str, ...]) -> tuple[int, str]:
     done = peftc_command(*arguments)
     return done.exit_code, done.stderr

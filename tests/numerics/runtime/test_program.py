@@ -196,3 +196,19 @@ def test_machine_code_needs_a_compiler(
     with refused("PEFT722"):
         model.peftc.export(tmp_path, "aoti")
     assert not list(tmp_path.iterdir())
+
+
+def test_sizes_that_the_model_has_not_are_refused_by_the_program() -> None:
+    model = peftc.compile(models.bert(num_hidden_layers=1).eval(), "lora(q, r=2)")
+    positions = model.config.max_position_embeddings
+    program = package.export_program(model.peftc).module()
+
+    def said(columns: int) -> int:
+        ids = tokens(2, columns)
+        with torch.no_grad():
+            result = program(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return len(result["logits"])
+
+    assert said(positions) == 2
+    with pytest.raises((AssertionError, RuntimeError)):
+        said(positions + 1)
