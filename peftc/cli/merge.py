@@ -124,7 +124,8 @@ def _report(
     """Say what rounding lost, and, of a base in codes, what that does to results."""
     if told.lost:
         path, most = max(told.lost.items(), key=lambda one: one[1])
-        say(f"rounding lost at most {most:.2g} of a weight (`{path}`)")
+        lost = f"at most {most:.2g} of a weight (`{path}`)" if most else "nothing"
+        say(f"rounding lost {lost}")
     first, *others = read
     if others or not told.stored:
         return

@@ -88,13 +88,17 @@ def inputs(family: str, made: Any) -> dict[str, Any]:
 
 
 def compiled(base: Any, backend: str = "plain") -> Any:
-    """A copy with a method at every site; a tied head is left out."""
-    made = copy.deepcopy(base)
+    """A copy with a method at every site; a tied head is left out.
+
+    It is compiled in evaluation, for which other tests have found its view; what is
+    found in training `test_sites.py` says.
+    """
+    made = copy.deepcopy(base).eval()
     names = (name for name, _ in made.named_parameters(remove_duplicate=False))
     untied = len(list(names)) == len(list(made.parameters()))
     linears = f"{LINEARS}, head?" if untied else LINEARS
     peftc.compile(made, SPEC.format(linears=linears), backend=backend)
-    return made.requires_grad_(True)
+    return made.requires_grad_(True).train(base.training)
 
 
 def captured(base: Any) -> Callable[..., Any]:
