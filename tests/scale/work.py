@@ -6,8 +6,10 @@ Every process makes the same model from a seed and takes its own samples of one 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from torch import distributed as dist
 from torch import nn
@@ -26,7 +28,7 @@ from peftc.api import compile
 from tests.numerics.runtime.tiny import llama, refused, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SPEC = "lora(q, v, r=2)"
 BATCH = 4
@@ -244,3 +246,47 @@ def zero_3() -> None:
     trainer = engine(model, 3)
     with refused("PEFT608"):
         loss_of(trainer)
+
+
+@contextmanager
+def counted() -> Iterator[list[float]]:
+    """The bytes of each gather and each sum that FSDP2 asks for in a block, in a ring.
+
+    Of both the whole is what is larger: what is gathered, and what is summed up.
+    """
+    sent: list[float] = []
+    share = 1 - 1 / dist.get_world_size()
+
+    def noting(collective: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            given = (*args, *options.values())
+            tensors = (one for one in given if isinstance(one, torch.Tensor))
+            sent.append(share * max(one.nbytes for one in tensors))
+            return collective(*args, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for new, old in _COLLECTIVES:
+            name = new if hasattr(dist, new) else old
+            patch.setattr(dist, name, noting(getattr(dist, name)))
+        yield sent
+
+
+_COLLECTIVES = (
+    ("all_gather_single", "all_gather_into_tensor"),
+    ("reduce_scatter_single", "reduce_scatter_tensor"),
+)
+"""What FSDP2 calls, by the names that torch has and had."""
+
+
+def costs() -> tuple[int, float]:
+    """Bytes that a process keeps under FSDP2, and those that it sends in a step."""
+    model = shard(adapted(entries="layers")).train()
+    optimizer = steps(model, 1)
+    with counted() as sent:
+        steps(model, 1, optimizer)
+    states = (s for state in optimizer.state.values() for s in state.values())
+    kept = [*model.parameters(), *states]
+    local = (one.to_local() if isinstance(one, DTensor) else one for one in kept)
+    return sum(one.nbytes for one in local if one.ndim), sum(sent)
