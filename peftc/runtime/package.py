@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.program import ForeignOperators, NoCompiler, NoProgram
+from peftc.diagnostics.runtime import WrongState
 from peftc.files import replacing
 from peftc.runtime.program import named_inputs, program_of
 from peftc.sites.inputs import example_inputs
@@ -99,8 +100,11 @@ def export_program(
             program is called.  What is not given is made up, and tokens get a mask.
 
     Raises:
-        PeftcError: PEFT720 or PEFT721.
+        PeftcError: PEFT720 or PEFT721; PEFT631 if the model is sharded, its layers are
+            captured one by one, or several adapters run at once.
     """
+    handle.require_whole()
+    _check_one_graph(handle)
     given = _arguments(handle.model, inputs)
     dynamic = {n: _open(v) for n, v in given.items() if isinstance(v, torch.Tensor)}
     program = program_of(handle, given, dynamic)
@@ -117,6 +121,16 @@ def export_program(
         check_operators(exported)
         _check_other_sizes(program, exported, example, dynamic)
     return exported
+
+
+def _check_one_graph(handle: Handle) -> None:
+    """Refuse a model that does not run by one graph of its own plan."""
+    if handle.slots.several is not None:
+        hint = "a program is of one: activate a slot that holds an adapter"
+        raise fail(WrongState(what="several adapters run at once", hint=hint))
+    if handle.entries[0].layout.within:
+        hint = "load the adapter on a model that is captured as a whole"
+        raise fail(WrongState(what="each layer has a graph of its own", hint=hint))
 
 
 def _arguments(model: nn.Module, inputs: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -186,6 +186,18 @@ def test_a_forward_that_is_another_for_other_sizes_is_refused(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_runs_by_several_graphs_or_adapters_is_refused(
+    tmp_path: Path,
+) -> None:
+    layered = peftc.compile(llama(layers=1), "lora(q, r=2)", entries="layers")
+    with refused("PEFT631"):
+        layered.peftc.export(tmp_path, "pt2")
+    model = peftc.compile(llama(layers=1), "lora(q, r=2)")
+    with model.peftc.slots.rows(["default", None]), refused("PEFT631"):
+        model.peftc.export(tmp_path, "pt2")
+    assert not list(tmp_path.iterdir())
+
+
 def test_machine_code_needs_a_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
