@@ -33,6 +33,7 @@ CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 LARGEST_CONFIG = 2**20
+LARGEST_NUMBER = 10**15
 
 Value = TypeVar("Value", int, float, bool, str, list[Any], dict[str, Any])
 
@@ -72,7 +73,30 @@ class Folder:
             default, bool
         ):
             raise self.refused(name, f"it should be of type {type(default).__name__}")
+        if isinstance(value, int | float):
+            self.check_number(name, value)
         return value  # type: ignore[return-value]  # the type was just compared
+
+    def check_number(self, name: str, value: float) -> None:
+        """Refuse a number of a setting that no adapter has; NaN is one.
+
+        Raises:
+            PeftcError: PEFT733.
+        """
+        if not abs(value) < LARGEST_NUMBER:
+            raise self.refused(name, "it is no number that an adapter could have")
+
+    def reshaped(self, tensor: torch.Tensor, *shape: int) -> torch.Tensor:
+        """A tensor with other axes.
+
+        Raises:
+            PeftcError: PEFT732 if it has another number of elements.
+        """
+        try:
+            return tensor.reshape(shape)
+        except RuntimeError:
+            found, wanted = list(tensor.shape), list(shape)
+            raise self.damaged(f"a tensor is {found}, and not {wanted}") from None
 
     def only(self, known: Iterable[str], idle: Iterable[str] = ()) -> None:
         """Refuse settings that are neither known, idle, nor switched off.

@@ -47,5 +47,6 @@ def patterned(folder: Folder, name: str, module: str, usual: float) -> float:
         if matches:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise folder.refused(name, "its values should be numbers")
+            folder.check_number(name, value)
             return value
     return usual

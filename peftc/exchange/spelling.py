@@ -67,6 +67,8 @@ def filling(folder: Folder, pieces: Sequence[Piece]) -> Fill:
         for key, (path, site, number) in found.items():
             value, whole = values[key]
             base = (site.weight, site.bias)[number] if whole else ""
+            if whole and read(base).shape != value.shape:
+                raise folder.damaged(f"`{base}` has another shape in it")
             tensors[path] = difference(site, base, value, read) if whole else value
         return tensors
 

@@ -142,14 +142,18 @@ def _method(
     knobs: list[tuple[str, Knob]] = [("d", len(values["D"])), ("act", ACTS[act])]
     if gated:
         part.must({"original_ln_before": True, "is_parallel": False, "scaling": 1.0})
-        flat = {"w": values["w"].reshape(-1), "c": values["c"].reshape(())}
-        return "gated_adapter", tuple(knobs), {**values, **flat}
+        flat = part.folder.reshaped
+        gate = {"w": flat(values["w"], -1), "c": flat(values["c"])}
+        return "gated_adapter", tuple(knobs), {**values, **gate}
     beside = part.folder.setting("is_parallel", False)
     if beside and normed:
         raise part.refused("original_ln_before")
     knobs += [("s", part.folder.setting("scaling", 1.0))]
     method = "parallel" if beside else "pfeiffer" if normed else "adapter"
     return method, tuple(knobs), values
+
+
+_TURNED = ("S1", "T1", "S2", "T2")
 
 
 def _phm(
@@ -168,6 +172,8 @@ def _phm(
         ("act", act),
     )
     normed = part.folder.setting("original_ln_before", False)
-    turned = {n: values[n].mT for n in ("S1", "T1", "S2", "T2")}
+    if any(one.ndim != 3 for one in (*(values[n] for n in _TURNED), rules[0])):
+        raise part.folder.damaged(f"the factors of `{module}` have other axes")
+    turned = {n: values[n].mT for n in _TURNED}
     method = "normed_phm" if normed else "phm"
     return method, knobs, {**values, **turned, "P": rules[0].mT}

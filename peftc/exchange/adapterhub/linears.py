@@ -67,7 +67,8 @@ def _alpha(part: Part) -> float:
 
 def _gated(part: Part, module: str, tensors: Tensors) -> Piece:
     values = part.named(module, tensors, GATED)
-    values |= {"w": values["w"].reshape(-1), "c": values["c"].reshape(())}
+    flat = part.folder.reshaped
+    values |= {"w": flat(values["w"], -1), "c": flat(values["c"])}
     return Piece(module, "gated_lora", (("r", part.folder.setting("r", 8)),), values)
 
 

@@ -59,6 +59,8 @@ class Part:
         """
         if odd := min(tensors.keys() ^ names.keys(), default=""):
             raise self.folder.damaged(f"`{module}` lacks `{odd}`, or has it too much")
+        if any(tensor.ndim == 0 for tensor in tensors.values()):
+            raise self.folder.damaged(f"a tensor of `{module}` has no axis")
         return {ours: tensors[theirs] for theirs, ours in names.items()}
 
     def must(self, settings: Mapping[str, Any]) -> None:

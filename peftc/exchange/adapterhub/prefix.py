@@ -56,7 +56,7 @@ def pieces(part: Part, view: ModelView) -> list[Piece]:
         raise part.folder.damaged("it is for another model, of one stack")
     ((module, tensors),) = found.items()
     values = part.named(module, tensors, FLAT if flat else MADE)
-    made = _flat(part, values, owners) if flat else _made(values, owners)
+    made = (_flat if flat else _made)(part, values, owners)
     gates = part.found("prefix_gates")
     gated = part.folder.setting("use_gating", False)
     if gated:
@@ -75,9 +75,9 @@ def _numbers(module: str) -> list[int]:
 
 def _flat(part: Part, values: Tensors, owners: list[str]) -> list[Piece]:
     count = part.folder.setting("prefix_length", 30)
-    if values["rows"].numel() % max(1, count * len(owners) * 2):
-        raise part.folder.damaged("its rows are not those of the model's layers")
-    rows = values["rows"].reshape(count, len(owners), 2, -1)
+    if count < 1:
+        raise part.refused("prefix_length")
+    rows = part.folder.reshaped(values["rows"], count, len(owners), 2, -1)
     return [
         Piece(
             owner, "prefix", _knobs(p=count), {"K": rows[:, i, 0], "V": rows[:, i, 1]}
@@ -86,11 +86,14 @@ def _flat(part: Part, values: Tensors, owners: list[str]) -> list[Piece]:
     ]
 
 
-def _made(values: Tensors, owners: list[str]) -> list[Piece]:
+def _made(part: Part, values: Tensors, owners: list[str]) -> list[Piece]:
+    flat = part.folder.reshaped
+    if values["A"].ndim != 2 or values["E"].ndim != 2:
+        raise part.folder.damaged("what makes its rows is no table and no matrix")
     mlp, embed = values["A"].shape
     knobs = _knobs(p=len(values["E"]), mlp=mlp, embed=embed)
-    matrices = values["matrices"].reshape(len(owners), 2, -1, mlp)
-    offsets = values["offsets"].reshape(len(owners), 2, -1)
+    matrices = flat(values["matrices"], len(owners), 2, -1, mlp)
+    offsets = flat(values["offsets"], len(owners), 2, -1)
     shared = {name: values[name] for name in ("E", "A", "a")}
     return [
         Piece(owner, "prefix", knobs, {**shared, **_of(matrices[i], offsets[i])})
@@ -111,7 +114,8 @@ def _knobs(**sizes: Knob) -> tuple[tuple[str, Knob], ...]:
 def _gated(part: Part, piece: Piece, gate: tuple[str, Tensors]) -> Piece:
     module, tensors = gate
     found = part.named(module, tensors, {"weight": "w", "bias": "c"})
-    own = {"w": found["w"].reshape(-1), "c": found["c"].reshape(())}
+    flat = part.folder.reshaped
+    own = {"w": flat(found["w"], -1), "c": flat(found["c"])}
     return Piece(
         piece.module, "gated_prefix", piece.knobs[:-1], {**piece.tensors, **own}
     )

@@ -100,6 +100,8 @@ def read(folder: Folder, view: ModelView) -> Draft:
     """A folder of ADALORA as a spec; modules that kept no triplet are left out."""
     folder.only(READ, IDLE)
     init_r = folder.setting("init_r", 12)
+    if init_r < 1:
+        raise folder.refused("init_r", "it should be 1 or more")
     alpha = float(folder.setting("lora_alpha", 8.0)) or float(init_r)
     alpha *= init_r / (init_r + SLACK)
     pieces = [

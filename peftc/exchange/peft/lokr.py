@@ -141,6 +141,8 @@ def _piece(folder: Folder, module: str, tensors: dict[str, torch.Tensor]) -> Pie
     if method is None or any(tensor.ndim != 2 for tensor in tensors.values()):
         raise folder.damaged(f"the factors of `{module}` are none of a linear")
     r = patterned(folder, "rank_pattern", module, folder.setting("r", 8))
+    if r < 1:
+        raise folder.damaged(f"`{module}` has rank {r} by the settings")
     usual = float(folder.setting("alpha", 8.0))
     scale = patterned(folder, "alpha_pattern", module, usual) / r
     rows = tensors["A"] if "A" in tensors else tensors["A1"]

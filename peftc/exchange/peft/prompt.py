@@ -90,9 +90,9 @@ def drafted(
     if folder.tensors.keys() != {KEY}:
         raise folder.damaged(f"it should hold `{KEY}` and nothing else")
     rows, count = folder.tensors[KEY], folder.setting("num_virtual_tokens", 0)
-    stacks = max(1, round(len(rows) / max(1, count)))
-    if rows.ndim != 2 or len(rows) != stacks * count or stacks > 2:
-        raise folder.damaged(f"it has {len(rows)} rows, and {count} by the settings")
+    if rows.ndim != 2 or count < 1 or len(rows) not in (count, 2 * count):
+        found = list(rows.shape)
+        raise folder.damaged(f"its rows are {found}, and {count} by the settings")
     sites = [site for site in view.sites if site.kind == "input"]
     first: list[tuple[str, Knob]] = [("at", 0)] if any(map(_is_encoder, sites)) else []
     spec = call(method, (), (("p", count), *knobs, *first))

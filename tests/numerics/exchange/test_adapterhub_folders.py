@@ -10,7 +10,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 
 import peftc
 from peftc.diagnostics.core import PeftcError
@@ -173,6 +174,24 @@ def test_tensors_that_nothing_reads_are_refused(tmp_path: Path) -> None:
     for config in configs:
         with refused("PEFT732"):
             peftc.load(model, folder(tmp_path, "bert__mam", config))
+
+
+SHAPED = ["bert__pfeiffer", "bert__compacter", "bert__prefix_mlp", "bert__unipelt"]
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_tensors_of_any_shape_end_with_a_diagnostic(name: str, tmp_path: Path) -> None:
+    model = hub.base(name, "eager")[0]
+    path = folder(tmp_path, name, CONFIGS[name])
+    tensors = load_file(path / "adapter.safetensors")
+    first = {key.split(".")[-1]: key for key in sorted(tensors)}
+    for key in first.values():
+        for shape in ((), (0,), (1, 1), (3, 3, 3)):
+            torn = {**tensors, key: torch.zeros(shape)}
+            save_file(torn, path / "adapter.safetensors")
+            with pytest.raises(PeftcError) as caught:
+                peftc.load(model, path)
+            assert {d.code[:5] for d in caught.value.diagnostics} <= {"PEFT6", "PEFT7"}
 
 
 def test_early_versions_scaled_by_one(tmp_path: Path) -> None:

@@ -67,6 +67,10 @@ def test_a_plain_folder_loads(tmp_path: Path) -> None:
         ("alpha_pattern", {"(q+)+": 2}),
         ("alpha_pattern", {"(": 2}),
         ("alpha_pattern", {"q_proj": "2"}),
+        ("alpha_pattern", {"q_proj": 10**400}),
+        ("lora_alpha", 10**400),
+        ("lora_alpha", float("nan")),
+        ("lora_alpha", float("-inf")),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(
