@@ -66,7 +66,8 @@ def theirs(model: Any, mine: Any, loaded: int) -> Any:
     for number in range(loaded):
         for path, tensor in mine.peftc.slots.tensors(str(number)).items():
             owner, _, name = path.partition(".peftc.")
-            layer = wrapped.base_model.model.get_submodule(owner)
+            inner: Any = wrapped.base_model.model
+            layer = inner.get_submodule(owner)
             factors = getattr(layer, f"lora_{name[-1]}")
             factors[str(number)].weight.data.copy_(tensor)
     return wrapped.eval()

@@ -186,6 +186,8 @@ def _step(
     at = at.of(span)
     if any(a.lead == EXPERTS for a in args):
         node, lead = _of_many(source, step, args, at)
+    elif step.op == "ein" and source.stack and step.tokens:
+        node, lead = source.stack.ein(at, step.spec, args)
     elif step.op == "ein":
         node, lead = product(step.spec, args, source.lead, at)
     else:

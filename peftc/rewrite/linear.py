@@ -126,7 +126,8 @@ def apply_base(
     value = at.cast(value, example(x).dtype)
     if use.experts is not None:
         return _apply_experts(use, use.experts, at, value, bias)
-    if use.rewrite.site.rows is not None:
+    many = example(value).dim() > example(x).dim()  # one value for each adapter
+    if use.rewrite.site.rows is not None or many:
         return _apply_rows(use, at, value, bias)
     repeat = _repeat_linear(use, at, bias)
     return replay(use.anchor.y, {x: value}, (use.anchor.x, at.before), repeat)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.numerics.matrix import METHODS
+from tests.numerics.matrix import METHODS, build, inputs
 from tests.numerics.runtime.test_adapter_slots import several
 from tests.numerics.runtime.tiny import llama, logits, refused, t5, tokens
 
@@ -58,6 +58,34 @@ def test_halves_of_equal_adapters_are_one(base: Any, name: str) -> None:
             unchanged = logits(model, ids)
         assert torch.equal(logits(model, ids), unchanged)
     assert (start - expected).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "spec"),
+    [
+        ("gpt2", "lora(q, v, r=2) + ia3(k, ffn)"),
+        ("bert", "gate(lora(q, v, r=2))"),
+        ("mixtral", "dora(q, o, r=2) + parallel(ffn, d=3)"),
+    ],
+)
+def test_families(family: str, spec: str) -> None:
+    """By row as well: programs that name samples, fused and turned weights."""
+    model = several(build(family, torch.float64), 1, 2, spec=spec)
+    given = {name: torch.cat([t, t]) for name, t in inputs(family).items()}
+    slots, found = model.peftc.slots, {}
+    copied(model, "1", "3")
+    slots.combine("sum", {"1": 0.25, "3": 0.75})
+    with torch.no_grad():
+        for name in ("1", "2", "sum"):
+            with slots.using(name):
+                found[name] = model(**given)[0]
+        with slots.rows(["1", "2"] * (len(found["1"]) // 2)):
+            rows = model(**given)[0]
+    same(found["sum"], found["1"])
+    same(rows[::2], found["1"][::2])
+    same(rows[1::2], found["2"][1::2])
+    assert (found["1"] - found["2"]).abs().max() > 1e-3
 
 
 def test_products_are_summed_and_not_factors(base: Any) -> None:
