@@ -263,9 +263,13 @@ def test_a_crash_leaves_a_reproducer(
 def test_a_program_is_written_whole_or_not_at_all(
     artefact: Path, tmp_path: Path
 ) -> None:
-    done = ok("program", str(artefact), TINY, "-o", str(tmp_path / "out"))
+    line = ("export", str(artefact), "--to", "pt2")
+    done = ok(*line, "--model", TINY, "-o", str(tmp_path / "out"))
     assert f"wrote {tmp_path / 'out' / 'program.pt2'}" in done.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["program.pt2"]
-    other = ("program", str(artefact), CONFIG, "--random-init", "1")
+    other = (*line, "--model", CONFIG, "--random-init", "1")
     assert peftc(*other, "-o", str(tmp_path / "no")).exit_code == 3
+    without = peftc(*line, "-o", str(tmp_path / "no"))
+    assert without.exit_code == 1
+    assert "PEFT734" in without.stderr
     assert not (tmp_path / "no").exists()
