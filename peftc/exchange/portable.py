@@ -7,7 +7,6 @@ setting beyond that.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch.nn.functional import pad
@@ -35,8 +34,7 @@ def portable(given: Given) -> Written:
     }
     rank = max(entry.product.rank for entry in entries.values())
     padded = {m: Entry(_padded(e.product, rank), rank) for m, e in entries.items()}
-    made = written(given, padded, given.applied)
-    return replace(made, config={**made.config, "lora_dropout": 0.0})
+    return written(given, padded, given.applied)
 
 
 def _padded(product: Product, rank: int) -> Product:

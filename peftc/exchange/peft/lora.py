@@ -79,11 +79,15 @@ def write(given: Given, applied: Sequence[Applied]) -> Written:
         odd = next(one for one in applied if one.known_as != applied[0].known_as)
         raise odd.refuse(FORM, f"`{applied[0].method.name}` is of the other kind")
     entries = {m: _entry(given, m, ones) for m, ones in by_module(applied).items()}
-    return written(given, entries, applied)
+    dropout = max(float(one.knobs.get("dropout", 0)) for one in applied)
+    return written(given, entries, applied, dropout)
 
 
 def written(
-    given: Given, entries: Mapping[str, Entry], applied: Sequence[Applied]
+    given: Given,
+    entries: Mapping[str, Entry],
+    applied: Sequence[Applied],
+    dropout: float = 0,
 ) -> Written:
     """The settings and tensors of entries by module."""
     rs = all(entry.rs for entry in entries.values())
@@ -95,7 +99,7 @@ def written(
         "target_modules": targets(entries, given),
         "r": r,
         "lora_alpha": alpha,
-        "lora_dropout": max(float(a.knobs.get("dropout", 0)) for a in applied),
+        "lora_dropout": dropout,
         "use_rslora": rs,
         "use_dora": any(entry.magnitude is not None for entry in entries.values()),
         "rank_pattern": pattern(ranks, r),

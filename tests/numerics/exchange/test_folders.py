@@ -128,6 +128,31 @@ def test_only_two_regular_files_are_read(tmp_path: Path) -> None:
         load(path)
 
 
+PARTS = [
+    ("gpt2", "dora(q, r=2)", "one of all rows"),
+    ("gpt2", "loha(up, r=2)", "stored transposed"),
+    ("phi3", "vera(q, r=2)", "rows of a fused weight"),
+    ("llama", "adalora(q) + adalora(q)", "has one already"),
+    ("llama", "krona(q, a1=4, a2=8)", "one number there"),
+    ("llama", "miss(q, r=4) + miss(k, r=8)", "have one `r`"),
+    ("llama", "ia3(ffn) + ia3(down)", "of its input or of its output"),
+    ("llama", "gate(lora(q, r=2))", "wrapped around `lora`"),
+    ("llama", "adapter(ffn, d=4)", "none of its types"),
+]
+
+
+@pytest.mark.parametrize(("family", "spec", "reason"), PARTS)
+def test_what_peft_has_in_another_way_is_refused(
+    family: str, spec: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PeftcError, match=reason) as caught:
+        trained(family, spec).peftc.export(tmp_path, to="peft")
+    (found,) = caught.value.diagnostics
+    assert found.code == "PEFT730"
+    assert found.span is not None
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_one_folder_cannot_hold(tmp_path: Path) -> None:
     compiled = trained("llama", "lora(q, r=2) + dora(v, r=2)")
     with refused("PEFT730"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FREE_OF_NAMES = {
     *("syntax", "expr", "resolve", "plan", "pipeline", "passes", "codegen", "sites"),
-    *("rewrite", "runtime", "driver", "view", "tuning", "training"),
+    *("rewrite", "runtime", "driver", "view", "tuning", "training", "exchange"),
 }
 DEFINITION = re.compile(r"^\s*method\s+(\w+)", re.MULTILINE)
 FILES = sorted((ROOT / "peftc" / "methods").glob("*.peft"))
@@ -31,10 +31,15 @@ ORDINARY = {
 """English words that are methods too: they count where something is compared with the
 word and the comparison mentions methods."""
 
+CORRESPONDENCES = ("peftc.exchange.peft", "peftc.exchange.adapterhub")
+"""What a method is called in another tool: a file for each type of that tool."""
+
 MODULES = [
     module
     for module in package_modules()
-    if module.name.count(".") and module.name.split(".")[1] in FREE_OF_NAMES
+    if module.name.count(".")
+    and module.name.split(".")[1] in FREE_OF_NAMES
+    and not module.name.startswith(CORRESPONDENCES)
 ]
 
 
