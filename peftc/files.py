@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STALE = 3600.0
+STALE = 24 * 3600.0
 """Seconds after which what a writer has begun is taken for a dead one's."""
 
 
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     remove_stale(path)
     handle, name = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        prefix=beginning(path), suffix=path.suffix, dir=path.parent
     )
     os.close(handle)
     fresh = Path(name)
@@ -65,9 +65,15 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def beginning(path: Path) -> str:
+    """How the names begin of what is being written in place of a path, beside it."""
+    return f".{path.name}.peftc-writes-"
+
+
 def remove_stale(path: Path) -> None:
     """Remove what writers of a file or folder began and were killed before ending."""
-    for old in path.parent.glob(f".{path.name}.*"):
+    start = beginning(path)
+    for old in [one for one in path.parent.iterdir() if one.name.startswith(start)]:
         try:
             if time.time() - old.lstat().st_mtime > STALE:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()

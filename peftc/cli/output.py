@@ -20,7 +20,7 @@ from rich.console import Console
 
 from peftc.diagnostics.cli import CannotWrite
 from peftc.diagnostics.core import fail
-from peftc.files import put_folder, remove_stale
+from peftc.files import beginning, put_folder, remove_stale
 
 MARKER = "plan.txt"  # what a folder written by peftc holds
 
@@ -56,7 +56,7 @@ def whole_folder(target: Path, replaces: str = MARKER) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(target)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        fresh = Path(tempfile.mkdtemp(prefix=beginning(target), dir=target.parent))
         yield fresh
         fresh.chmod(0o755)
         put_folder(fresh, target)

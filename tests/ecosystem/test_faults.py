@@ -23,7 +23,7 @@ import torch
 import peftc
 from peftc.cli.output import whole_folder
 from peftc.diagnostics.core import PeftcError
-from peftc.files import STALE, put_folder, write_atomically
+from peftc.files import STALE, beginning, put_folder, write_atomically
 from peftc.runtime.state import FILE, Adapter, read_adapter, write_adapter
 from tests.ecosystem.commands import peftc as command
 from tests.models import model
@@ -97,16 +97,18 @@ def test_a_folder_killed_at_any_moment(tmp_path: Path) -> None:
 
 
 def test_what_the_dead_left_is_removed(tmp_path: Path) -> None:
-    old, young = tmp_path / ".file.old", tmp_path / ".file.young"
-    folder = tmp_path / ".file.folder"
+    start = beginning(tmp_path / "file")
+    old, young, folder = (tmp_path / f"{start}{n}" for n in ("old", "young", "folder"))
+    others = tmp_path / ".file.swp"
     folder.mkdir()
-    for path in (old, young, folder / "in"):
+    for path in (old, young, others, folder / "in"):
         path.write_text("begun")
     long_ago = time.time() - 2 * STALE
-    for path in (old, folder):
+    for path in (old, others, folder):
         os.utime(path, (long_ago, long_ago))
     write_atomically(tmp_path / "file", b"whole")
-    assert {p.name for p in tmp_path.iterdir()} == {"file", ".file.young"}
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"file", young.name, others.name}
 
 
 def test_folders_change_places_without_the_call_of_linux(
