@@ -16,15 +16,18 @@ class NoAdapter(Diagnostic):
     """There is no adapter file where one was looked for.
 
     An adapter is one regular file named `adapter.safetensors`, in the folder given or
-    given itself.  Links, folders and devices are refused.
+    given itself.  Links, folders and devices are refused.  A folder of another tool
+    is none: `peftc import FOLDER MODEL -o DIR` makes one of it.
     """
 
     code: ClassVar[str] = "PEFT620"
     title: ClassVar[str] = "no adapter to load"
     label: ClassVar[str] = "`{path}`: {problem}"
+    help: ClassVar[str] = "{hint}"
     exit_code: ClassVar[int] = 3
     path: str
     problem: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

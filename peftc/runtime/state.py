@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "adapter.safetensors"
+FOREIGN = "adapter_config.json"
+"""What other tools' folders hold."""
 LARGEST_FILE = 16 * 2**30
 """Bytes that are read into memory at most, before anything in a file is known."""
 RECORD = "peftc.record"
@@ -151,6 +153,10 @@ def read_adapter(place: Path) -> Adapter:
         PeftcError: PEFT620 to PEFT622; the tensors are not checked against a plan yet.
     """
     path = place / FILE if place.is_dir() else place
+    if (place / FOREIGN).is_file() and not path.exists():
+        hint = "`peftc import FOLDER MODEL -o DIR` makes an adapter of it"
+        problem = "is a folder of another tool"
+        raise fail(NoAdapter(path=str(place), problem=problem, hint=hint))
     content = regular_content(path)
     try:
         tensors = load_tensors(content)

@@ -48,6 +48,16 @@ def test_an_adapter_goes_out_and_comes_in(tmp_path: Path) -> None:
         assert torch.equal(second[name], scale * tensor)
 
 
+def test_a_folder_of_another_tool_is_imported_first(tmp_path: Path) -> None:
+    ours = adapter("lora(q, v, r=4)", tmp_path / "ours")
+    folder = str(tmp_path / "peft")
+    ok("export", ours, "-o", folder, "--to", "peft")
+    result = peftc("export", folder, "-o", str(tmp_path / "out"))
+    assert result.exit_code == 3
+    assert "PEFT620" in result.output
+    assert "peftc import" in result.output
+
+
 def test_what_a_format_cannot_say_ends_with_its_place(tmp_path: Path) -> None:
     ours = adapter("lora(q, r=4) + ia3(k)", tmp_path / "ours")
     result = peftc("export", ours, "-o", str(tmp_path / "out"), "--to", "portable")
