@@ -28,6 +28,7 @@ from peftc.diagnostics.slots import (
 from peftc.runtime import adapters, storing
 from peftc.runtime.adapters import first_values, tensor_at
 from peftc.runtime.names import tensor_path
+from peftc.runtime.once import run_once
 from peftc.runtime.several import (
     SHARED,
     UNWEIGHTED,
@@ -88,6 +89,8 @@ class Slots:
         """What runs by a plan that is not the model's own."""
         self._own: dict[str, Member] = {}
         """Adapters with a plan of their own."""
+        self._leads = False
+        """Samples are known to be the first axis of what the model computes."""
         self._running: tuple[object, Several] | None = None
         """What the active one runs as if it is not in the modules; and for where."""
 
@@ -248,6 +251,26 @@ class Slots:
     def several(self) -> Several | None:
         """The adapters that run at once, if several do, here and now."""
         return current(self) or self._made_up()
+
+    def check_lead(self, several: Several, batch: torch.Tensor) -> None:
+        """Refuse samples that do not lead, where sizes do not tell them from tokens.
+
+        Of as many tokens as samples, either may be the first axis of what a model
+        computes; made-up inputs of other sizes tell which, once for a model.
+
+        Raises:
+            PeftcError: PEFT458.
+        """
+        equal = batch.dim() > 1 and batch.shape[0] == batch.shape[1] > 1
+        if self._leads or not (equal and isinstance(several, OfSamples)):
+            return
+        self._leads = True
+        try:
+            with chosen(OfSamples(self, several.values, numbers=(0,))):
+                run_once(self._handle.model)
+        except PeftcError:
+            self._leads = False
+            raise
 
     def check_one(self) -> None:
         """Raise `PeftcError` (PEFT655) if what runs is no adapter of the plan."""

@@ -166,6 +166,7 @@ class Entry:
                 )
             other = self._others[told.signature]
         batch = batch_of(self.module, self.original, args, kwargs)
+        self.root.__dict__[CHILD].slots.check_lead(several, batch)
         return other._captured(args, {**kwargs, GIVEN: several.given(told, batch)})
 
     def _captured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,9 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.runtime import WrongState
 from peftc.exchange.exporting import export
@@ -20,17 +17,19 @@ from peftc.runtime import adapters, merge, removal, storing
 from peftc.runtime.adapter_slots import Slots
 from peftc.runtime.export import exported
 from peftc.runtime.hub import card
+from peftc.runtime.once import run_once
 from peftc.runtime.package import PROGRAMS, write_program
 from peftc.runtime.parameters import added
 from peftc.runtime.sharding import is_sharded, writing
 from peftc.runtime.shared_copy import base_of_its_own
 from peftc.runtime.state import FILE, Adapter, read_adapter, write_adapter
 from peftc.runtime.verify import verify
-from peftc.sites.inputs import example_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
+
+    from torch import nn
 
     from peftc.plan.training import TrainingPlan
     from peftc.plan.types import Application, Plan
@@ -339,12 +338,6 @@ class Handle:
     def __repr__(self) -> str:
         state = ", merged" if self.merged else ""
         return f"<peftc: {len(self.plan.rewrites)} sites{state}>"
-
-
-def run_once(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> None:
-    """Run a model on made-up inputs, leaving the random state as it was."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model(**example_inputs(model, inputs))
 
 
 def _owner(applications: tuple[Application, ...], tensor: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import XLNetConfig, XLNetLMHeadModel
 
 import peftc.runtime.several
 from peftc.diagnostics.core import PeftcError
@@ -220,3 +221,17 @@ def test_equations_that_mix_samples() -> None:
     check_apart(Program("y", (), (own,), "%0"), "site")
     with refused("PEFT459"):
         check_apart(Program("y", (), (mean,), "%0"), "site")
+
+
+def test_as_many_tokens_as_samples() -> None:
+    """XLNet turns tokens and samples round; their sizes may not tell."""
+    torch.manual_seed(0)
+    facts: dict[str, Any] = {"vocab_size": 64, "d_model": 16, "d_inner": 24}
+    turned = XLNetLMHeadModel(XLNetConfig(n_layer=1, n_head=2, **facts)).eval()
+    model = several(turned, 1, 2, spec="lora(up, r=2)")
+    with refused("PEFT458"), torch.no_grad(), model.peftc.slots.rows(["1", "2", "1"]):
+        model(input_ids=tokens(3, 3))
+
+
+def test_as_many_tokens_as_samples_where_these_lead(model: Any) -> None:
+    check(model, MIXED, input_ids=tokens(4, 4))
