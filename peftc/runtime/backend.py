@@ -27,7 +27,7 @@ from peftc.rewrite.print import graph_text
 from peftc.rewrite.several import SEVERAL
 from peftc.rewrite.together import readers
 from peftc.runtime import blocks, checkpoint
-from peftc.runtime.bind import Binding, Layout, read
+from peftc.runtime.bind import Binding, Layout, check_own, read
 from peftc.runtime.names import CHILD
 from peftc.runtime.needed import erase
 from peftc.runtime.watched import NAMES, watched
@@ -119,6 +119,9 @@ class Backend:
         """Rewrite the graph and hand it to the backend that the user chose."""
         model = self._model()
         check_owners(model, self.owners)
+        if self.layout.kin is not None:
+            layer = model.get_submodule(self.layout.within)
+            check_own(gm.graph, layer, self.layout)
         binding = read(gm.graph, (self.layout,), _named(model))
         erase(gm)
         regions = self._regions(gm, model)

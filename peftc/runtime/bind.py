@@ -265,6 +265,19 @@ def check_inside(plan: Layout) -> None:
         _names(path, plan)
 
 
+def check_own(graph: fx.Graph, module: nn.Module, plan: Layout) -> None:
+    """Raise `PeftcError` (PEFT619) unless a captured layer reads its own tensors.
+
+    `inside` leaves no other way; whoever changes it finds out here.
+    """
+    for node in graph.find_nodes(op="call_function", target=marker):
+        for read, value in zip(plan.reads, node.args[2:], strict=True):
+            argument = value.meta.get("grapharg")
+            own = _reached(module, _names(read.path, plan))
+            if argument is not None and argument.example is not own:
+                raise fail(OutsideOfLayer(tensor=read.path, layer=plan.within))
+
+
 def _names(path: str, plan: Layout) -> tuple[str, ...]:
     """The attributes that lead from a layer to what is at a path."""
     if path == plan.within:

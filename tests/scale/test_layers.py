@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from peftc.api import compile, load
-from peftc.runtime.bind import check_inside
+from peftc.runtime.bind import check_inside, inside
 from tests.numerics.runtime.tiny import (
     assert_same,
+    bart,
     compiled,
     hooked,
     llama,
@@ -21,12 +23,14 @@ from tests.numerics.runtime.tiny import (
     plan_for,
     refused,
     snapshot,
+    t5,
     tokens,
     twin,
 )
 from tests.scale.work import SPEC, adapted, gradients, loss_of, shake
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("kept_views")
@@ -174,3 +178,35 @@ def test_each_sample_may_have_an_adapter_of_its_own() -> None:
         with model.peftc.slots.rows(["default", "other"]):
             expected.append(logits(model))
     assert torch.equal(*expected)
+
+
+def gpt2() -> Any:
+    """A model with fused rows of queries, keys and values."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    config = GPT2Config(vocab_size=64, bos_token_id=1, eos_token_id=1, **sizes)
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.mark.parametrize("make", [gpt2, t5, bart], ids=lambda make: make.__name__)
+def test_other_architectures(make: Callable[[], Any]) -> None:
+    found = []
+    for entries in ("model", "layers"):
+        model = compile(make(), "lora(q, v, up, r=2)", entries=entries)
+        shake(model)
+        found.append(trained(model))
+    assert found[0][0] == found[1][0]
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_layer_that_reads_another_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were a layer bound to another by mistake, its capture would not pass."""
+    model = adapted(entries="layers")
+    first = model.model.layers[0]
+
+    def bound_to_the_first(original: Any, module: Any, plan: Any) -> Any:
+        return inside(original, first, plan)
+
+    monkeypatch.setattr("peftc.runtime.entry.inside", bound_to_the_first)
+    with refused("PEFT619"):
+        logits(model)
