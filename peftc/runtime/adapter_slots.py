@@ -394,6 +394,7 @@ class Slots:
             hint = suggestion(name, self._order)
             raise fail(UnknownSlot(slot=name, known=known, hint=hint))
 
+    @torch.inference_mode(mode=False)  # they are to be trained, whoever adds them
     def _made(self, values: Mapping[str, torch.Tensor]) -> Tensors:
         """New tensors of these values, like those in the model."""
         made: Tensors = {}

@@ -146,6 +146,7 @@ def follow(member: Member, model: nn.Module) -> Member:
     return member
 
 
+@torch.inference_mode(mode=False)
 def own_member(adapter: Adapter, plan: Plan, model: nn.Module) -> Member:
     """An adapter that was read, with its own plan."""
     tensors = dict(drawn(plan, model))

@@ -88,6 +88,15 @@ def test_a_new_one_starts_as_the_compiled_model_does(base: Any) -> None:
         assert torch.equal(logits(model, ids), logits(twin(base), ids))
 
 
+def test_one_that_is_added_in_inference_can_be_trained(base: Any) -> None:
+    model, ids = several(base, 1), tokens()
+    with torch.inference_mode():
+        model.peftc.slots.add("new")
+    model.peftc.slots.activate("new")
+    loss(model, ids)
+    assert all(t.grad is not None for t in model.peftc.slots.tensors("new").values())
+
+
 def test_an_optimizer_keeps_the_tensors_of_its_slot(base: Any) -> None:
     model, ids = several(base, 1), tokens()
     slots = model.peftc.slots

@@ -25,6 +25,7 @@ SPECS = [
     "dora(q, o, r=2) + ia3(k, ffn)",
     "gate(lora(q, v, r=2))",
     "loha(v, r=2) + vera(q, o, r=4)",
+    "quantize(linear, kind=int8) + dora(q, v, r=2)",
 ]
 MIXED = ("1", "2", None, "1")
 
