@@ -100,8 +100,8 @@ def export_program(
             program is called.  What is not given is made up, and tokens get a mask.
 
     Raises:
-        PeftcError: PEFT720 or PEFT721; PEFT631 if the model is sharded, its layers are
-            captured one by one, or several adapters run at once.
+        PeftcError: PEFT720 or PEFT721; PEFT631 if the model is sharded or without
+            values, its layers are captured one by one, or several adapters run at once.
     """
     handle.require_whole()
     _check_one_graph(handle)
@@ -124,7 +124,9 @@ def export_program(
 
 
 def _check_one_graph(handle: Handle) -> None:
-    """Refuse a model that does not run by one graph of its own plan."""
+    """Refuse a model without values, or one that runs by several graphs or adapters."""
+    if any(parameter.is_meta for parameter in handle.model.parameters()):
+        raise fail(WrongState(what="a model on the meta device has nothing to save"))
     if handle.slots.several is not None:
         hint = "a program is of one: activate a slot that holds an adapter"
         raise fail(WrongState(what="several adapters run at once", hint=hint))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import fx, nn
+from torch._dynamo.exc import InternalTorchDynamoError
 
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.program import NoProgram
@@ -226,7 +227,12 @@ def _run(twin: Entry, arguments: Arguments, dynamic: Dynamic) -> Any:
             for axis in dynamic.get(name, (0, 1)):
                 torch._dynamo.maybe_mark_dynamic(value, axis)
     with evaluating(twin.root), torch.no_grad():
-        return twin(**arguments)
+        try:
+            return twin(**arguments)
+        except InternalTorchDynamoError as error:
+            # The tracer cannot follow what this forward does with open sizes.
+            problem = str(error).partition("\n")[0]
+            raise fail(NoProgram(problem=problem)) from error
 
 
 def _reads(

@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 import peftc
 from peftc.runtime import package
 from tests import models
+from tests.families.cases import model as family
 from tests.numerics.runtime.tiny import llama, refused, tokens
 
 if TYPE_CHECKING:
@@ -181,14 +182,20 @@ class OfOneSize(LlamaForCausalLM):
 def test_a_forward_that_is_another_for_other_sizes_is_refused(tmp_path: Path) -> None:
     model: Any = OfOneSize(llama(layers=1).config)
     peftc.compile(model.eval(), "lora(q, r=2)")
-    with refused("PEFT721"):
-        model.peftc.export(tmp_path, "pt2")
+    untraced = peftc.compile(family("deberta", device="cpu"), "lora(q, r=2)")
+    for one in (model, untraced):
+        with refused("PEFT721"):
+            one.peftc.export(tmp_path, "pt2")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_that_runs_by_several_graphs_or_adapters_is_refused(
     tmp_path: Path,
 ) -> None:
+    without = llama(layers=1).to("meta")
+    peftc.compile(without, "lora(q, r=2)")
+    with refused("PEFT631"):
+        without.peftc.export(tmp_path, "pt2")
     layered = peftc.compile(llama(layers=1), "lora(q, r=2)", entries="layers")
     with refused("PEFT631"):
         layered.peftc.export(tmp_path, "pt2")
