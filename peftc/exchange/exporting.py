@@ -20,7 +20,7 @@ from peftc.syntax.parse import parse
 from peftc.syntax.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from peftc.exchange.applied import Applied, Given, Read
@@ -65,14 +65,22 @@ def known_methods() -> Mapping[str, Method]:
 
 def as_peft(found: Given) -> Written:
     """The folder of PEFT's type that has all methods of an adapter."""
-    kept = modules_to_save.METHODS
-    saved = [one for one in found.applied if one.known_as in kept]
-    rest = [one for one in found.applied if one.known_as not in kept]
+    saved, rest = _apart(found.applied, modules_to_save.METHODS)
+    if not rest:  # a type may have as a whole what others have beside their methods
+        saved, rest = _apart(saved, (modules_to_save.METHODS[0],))
     tuners = {tuner.type: tuner for tuner in map(_tuner, rest or saved)}
     if len(tuners) > 1:
         raise fail(SeveralTypes(types=" and ".join(sorted(tuners))))
     (tuner,) = tuners.values()
     return modules_to_save.write(found, saved, tuner.write(found, rest))
+
+
+def _apart(
+    applied: Sequence[Applied], methods: Sequence[str]
+) -> tuple[list[Applied], list[Applied]]:
+    """Those that are among some methods, and the others."""
+    those = [one for one in applied if one.known_as in methods]
+    return those, [one for one in applied if one not in those]
 
 
 def _tuner(applied: Applied) -> Tuner:

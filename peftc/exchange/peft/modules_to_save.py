@@ -1,4 +1,4 @@
-"""PEFT's modules_to_save: `full`, beside any type.
+"""PEFT's modules_to_save: `full` and, at norms, `norm_tuning`, beside any type.
 
 In: methods of a spec, or a folder.  Out: the content of a folder with whole modules in
 it; or the folder without them, and what it says about them.
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from peftc.plan.types import Plan
     from peftc.view import ModelView
 
-METHODS = ("full",)
+METHODS = ("full", "norm_tuning")
+"""At linears, and at norms."""
 FORM = "PEFT's modules_to_save"
 SETTING = "modules_to_save"
 SHORT = "base_model."
@@ -79,8 +80,16 @@ def _path(key: str) -> str:
 
 
 def _is_in(module: str, name: str) -> bool:
-    """Whether a module is one of a name, or inside one."""
-    return f".{name}." in f".{module}."
+    """Whether a module is one whose path ends so, or inside one."""
+    parts = module.split(".")
+    around = (".".join(parts[: n + 1]) for n in range(len(parts)))
+    return any(path.endswith(name) for path in around)
+
+
+def _at_norm(piece: Piece) -> Piece:
+    names = {"dW": "dg", "db": "dc"}
+    tensors = {names[name]: tensor for name, tensor in piece.tensors.items()}
+    return replace(piece, method=METHODS[1], tensors=tensors)
 
 
 def joined(
@@ -89,7 +98,9 @@ def joined(
     """A draft and the whole modules as one."""
     if not pieces:
         return first
-    second = draft(folder, pieces, view)
+    norms = {site.owner for site in view.sites if site.kind == "norm"}
+    own = [_at_norm(piece) if piece.module in norms else piece for piece in pieces]
+    second = draft(folder, own, view)
 
     def fill(plan: Plan, read: Read) -> Mapping[str, torch.Tensor]:
         return {**first.fill(plan, read), **second.fill(plan, read)}

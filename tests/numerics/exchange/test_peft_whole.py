@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 SPECS = [
     ("llama", "lora(q, r=2, alpha=4) + full(head, k)"),
     ("gpt2", "ia3(up) + full(o)"),
+    ("llama", "lora(q, r=2, alpha=4) + norm_tuning(norm)"),
     ("bert", "prompt(p=2, at=0) + full(head)"),
     ("llama", "norm_tuning(norm)"),
     ("bert", "norm_tuning(norm) + full(head)"),
@@ -48,6 +49,17 @@ def test_a_classifier_that_peft_trains_comes_in(config: Any, tmp_path: Path) -> 
     mine = peftc.load(base("bert"), tmp_path)
     assert 'full("classifier")' in mine.peftc.spec
     assert relative(logits(mine, "bert"), logits(his, "bert")) < EXACT
+
+
+def test_norms_that_peft_trains_come_in(tmp_path: Path) -> None:
+    """PEFT takes all modules whose paths end so: `input_layernorm` as well."""
+    config = LoraConfig(target_modules=["q_proj"], r=2, modules_to_save=["norm"])
+    his = get_peft_model(base("llama"), config)
+    randomise(his, scale=0.2)
+    his.save_pretrained(str(tmp_path))
+    mine = peftc.load(base("llama"), tmp_path)
+    assert mine.peftc.spec.count("layernorm") == 2
+    assert relative(logits(mine, "llama"), logits(his, "llama")) < EXACT
 
 
 def test_without_the_base_there_is_no_whole_module(tmp_path: Path) -> None:
