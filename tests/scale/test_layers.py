@@ -134,7 +134,8 @@ def test_what_needs_the_whole_model_is_refused() -> None:
         compile(llama(), SPEC, entries="blocks")
 
 
-def test_generation_records_copies_and_removal() -> None:
+@pytest.mark.slow
+def test_generation_records_and_copies() -> None:
     whole, model = adapted(), adapted(entries="layers")
     text = {"max_new_tokens": 4, "do_sample": False}
     expected = whole.generate(tokens(), **text)

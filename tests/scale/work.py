@@ -120,13 +120,13 @@ def whole(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def sharded(entries: str, spec: str, base: torch.dtype, checkpointing: bool) -> Any:
+def sharded(spec: str, base: torch.dtype, checkpointing: bool) -> Any:
     """Two steps under FSDP2: gradients, graphs, what a process holds of the base."""
-    model = compile(base_model(base), spec, entries=entries)
+    model = compile(base_model(base), spec, entries="layers")
     shake(model)
     if checkpointing:
         model.gradient_checkpointing_enable()
-    shard(model, by_layer=entries == "layers")
+    shard(model)
     for _ in range(2):
         model.zero_grad()
         loss_of(model).backward()
