@@ -61,7 +61,7 @@ def test_with_dropout_in_base_and_method(backend: str) -> None:
     assert other_kept < 0.5 * kept
 
 
-@pytest.mark.parametrize("backend", ["eager", "plain", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", "plain", "triton", "aot_eager"])
 def test_blocks_that_one_asks_for(backend: str) -> None:
     base = llama(attention_dropout=0.2).train()
     found = []
