@@ -111,7 +111,8 @@ def read(folder: Folder, view: ModelView) -> Draft:
         raise folder.damaged("its random matrices are no matrices")
     others = {k: t for k, t in folder.tensors.items() if k not in pair}
     found = modules_of(Folder(folder.path, folder.config, others), NAMES)
-    sizes = {site.owner: dict(site.sizes) for site in view.sites if site.rows is None}
+    whole = (s for s in view.sites if s.kind == "linear" and s.rows is None)
+    sizes = {site.owner: dict(site.sizes) for site in whole}
     pieces = [
         _piece(module, tensors, (down, up), sizes.get(module, {}))
         for module, tensors in found.items()

@@ -25,6 +25,8 @@ SPECS = [
     ("gpt2", "ia3(up) + full(o)"),
     ("llama", "lora(q, r=2, alpha=4) + norm_tuning(norm)"),
     ("bert", "prompt(p=2, at=0) + full(head)"),
+    ("t5", "lora(q, r=2, alpha=4) + full(o)"),
+    ("phi3", "lora(o, r=2, alpha=4) + full(down)"),
     ("llama", "norm_tuning(norm)"),
     ("bert", "norm_tuning(norm) + full(head)"),
 ]
