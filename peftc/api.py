@@ -106,6 +106,7 @@ def load(
     any_base: bool = False,
     backend: str = "eager",
     entries: str = "model",
+    checkpoint_every: int = 0,
 ) -> Model:
     """Put a saved adapter on its base model.
 
@@ -113,7 +114,7 @@ def load(
         folder: what `model.peftc.save` wrote, or a folder of Hugging Face PEFT or
             AdapterHub.
         any_base: take a base whose weights differ from those the adapter was made on.
-        entries: as in `compile`.
+        entries, checkpoint_every: as in `compile`.
 
     Raises:
         PeftcError: if the file is damaged or the base is another; the model is then as
@@ -130,7 +131,6 @@ def load(
         adapter = read_adapter(path)
         read = parse_plan(adapter.plan, "<plan of the adapter>")
     options: dict[str, Any] = {"backend": backend, "entries": entries}
-    install_plan(
-        model, read, adapter.spec, adapter=adapter, any_base=any_base, **options
-    )
+    options |= {"any_base": any_base, "checkpoint_every": checkpoint_every}
+    install_plan(model, read, adapter.spec, adapter=adapter, **options)
     return model

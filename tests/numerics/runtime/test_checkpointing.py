@@ -23,6 +23,7 @@ from tests.numerics.runtime.tiny import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def step(model: Any, rows: int = 2) -> tuple[float, dict[str, Any], int]:
@@ -214,3 +215,18 @@ def test_an_encoder_decoder(
         assert torch.equal(gradient, other_gradients[name]), name
     assert len(gradients) == len(other_gradients) == 12
     assert other_kept < kept
+
+
+def test_an_adapter_that_is_loaded(tmp_path: Path) -> None:
+    base = llama()
+    peftc.compile(twin(base), "lora(q, v, r=2)").peftc.save(tmp_path)
+    plain, saving = (
+        peftc.load(twin(base), tmp_path, checkpoint_every=every).train()
+        for every in (0, 1)
+    )
+    loss, gradients, kept = step(plain)
+    other_loss, other_gradients, other_kept = step(saving)
+    assert loss == other_loss
+    assert other_kept < kept / 2
+    for name, gradient in gradients.items():
+        assert torch.equal(gradient, other_gradients[name]), name
