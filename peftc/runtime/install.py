@@ -42,7 +42,7 @@ from peftc.runtime.removal import INPUT_GRADIENTS, do_nothing, quiet_input_gradi
 from peftc.runtime.resume import add_check
 from peftc.runtime.saving import ABSENT, NOT_SAVED, SavePretrained, not_saved
 from peftc.runtime.side import connect
-from peftc.runtime.storing import forget_states, stored_base
+from peftc.runtime.storing import NOT_SENT, forget_states, not_sent, stored_base
 from peftc.runtime.tripwire import Switch, add_tripwires
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ def _take_over(model: nn.Module, handle: Handle) -> None:
         own["push_to_hub"] = PushToHub(handle)
     if hasattr(model, INPUT_GRADIENTS):
         own[INPUT_GRADIENTS] = do_nothing
+    if handle.plan.stores:
+        own[NOT_SENT] = not_sent(model, handle.plan.stores)
     own |= steps(model, handle.entries[0].inserter)
     handle.own = {name: model.__dict__.get(name, ABSENT) for name in own}
     model.__dict__ |= own

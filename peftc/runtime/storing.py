@@ -24,6 +24,7 @@ from peftc.runtime.codes import (
     is_free,
 )
 from peftc.runtime.fingerprint import Fingerprint, fingerprint
+from peftc.runtime.names import code_path
 from peftc.storage.table import form_of
 
 if TYPE_CHECKING:
@@ -219,6 +220,18 @@ def forget_states(model: nn.Module, stores: Sequence[StoredWeight]) -> None:
         paths = tuple(stored.weight for stored in stores)
         model.register_state_dict_post_hook(LeaveOut(paths))
         model.register_load_state_dict_post_hook(NotMissing(paths))
+
+
+NOT_SENT = "_ddp_params_and_buffers_to_ignore"
+"""What DistributedDataParallel reads from a model: names that it leaves alone."""
+
+
+def not_sent(model: nn.Module, stores: Sequence[StoredWeight]) -> list[str]:
+    """The names for NOT_SENT: weights that hold nothing, into which nothing can be
+    written, and their codes, which every process has or has its own part of."""
+    codes = (code_path(stored, p.name) for stored in stores for p in stored.parts)
+    weights = (stored.weight for stored in stores)
+    return [*getattr(model, NOT_SENT, ()), *weights, *codes]
 
 
 def forget_hooks(model: nn.Module) -> None:

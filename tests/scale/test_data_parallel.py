@@ -25,6 +25,7 @@ CASES = [
     (SPEC, True, "eager"),
     (SPEC, False, "eager"),
     (f"{SPEC} + full(down)", True, "aot_eager"),
+    (f"quantize(q, v, kind=nf4, block=32) + {SPEC}", True, "eager"),
 ]
 """A spec, what `optimize_ddp` is, and the backend."""
 
