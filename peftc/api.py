@@ -56,7 +56,9 @@ def compile(
             up; `keep_base` keeps the values of weights that a spec stores in codes, in
             the memory of the CPU, so that `remove()` can give them back; `entries` says
             what is captured: the `model` as one graph, or each of its `layers`, so that
-            FSDP2 can shard them one by one (docs/scale.md);
+            FSDP2 can shard them one by one (docs/scale.md); `shard_base` keeps a part
+            of every linear's weight in each process of the default group, which gather
+            it where it is read;
             `checkpoint_every` is 1 for gradient checkpointing of every block, 2 of
             every second, with the random state of dropout kept, as Transformers' own
             switch does for every layer.

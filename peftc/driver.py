@@ -152,6 +152,7 @@ class CompileOptions(TypedDict, total=False):
     keep_base: bool
     checkpoint_every: int
     entries: str
+    shard_base: bool
 
 
 @dataclass(frozen=True)

@@ -107,3 +107,24 @@ class DispatchedBase(Diagnostic):
     )
     exit_code: ClassVar[int] = 3
     module: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoProcesses(Diagnostic):
+    """A base is to be shared by several processes, and there is one.
+
+    `shard_base=True` keeps a part of every linear's weight in each process of the
+    default group of torch.distributed, which has to be there when a model is compiled.
+
+    Example: `peftc.compile(model, spec, shard_base=True)` without `torchrun`.
+
+    Fix: `torch.distributed.init_process_group()` first, under `torchrun`; or compile
+    without it.
+    """
+
+    code: ClassVar[str] = "PEFT644"
+    title: ClassVar[str] = "no processes to share the base"
+    label: ClassVar[str] = "{count} processes are in the default group"
+    help: ClassVar[str] = "call `init_process_group` first, under `torchrun`"
+    exit_code: ClassVar[int] = 3
+    count: int

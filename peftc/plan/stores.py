@@ -16,14 +16,13 @@ from peftc.expr.elaborate import elaborate
 from peftc.expr.knobs import bind_knobs
 from peftc.expr.stores import is_store
 from peftc.plan.types import StoredWeight
+from peftc.storage.table import FLOATING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from peftc.resolve.spec import Applied
     from peftc.view import ModelView, ParameterFact, Site
-
-FLOATING = ("float64", "float32", "bfloat16", "float16")
 
 
 def stored_weights(

@@ -18,6 +18,7 @@ from peftc.diagnostics.runtime import WrongState
 from peftc.plan.parse import parse_plan
 from peftc.plan.print import plan_hash, plan_text
 from peftc.plan.types import stored
+from peftc.runtime.base_shards import without_shards
 from peftc.runtime.codes import codes_in
 from peftc.runtime.essence import difference
 from peftc.runtime.evaluate import evaluations
@@ -69,7 +70,8 @@ def adapter_of(
     The tensors are those of `state` where it has them, which somebody gathered.
     """
     settle(handle.model)
-    plan, here = handle.plan, tensors(handle.model, handle.plan)
+    plan = without_shards(handle.plan)
+    here = tensors(handle.model, plan)
     if any(tensor.is_meta for tensor in here.values()):
         raise fail(WrongState(what="a model on the meta device has nothing to save"))
     given = state or {}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peftc.plan.types import Merge
+from peftc.storage.table import form_of
 
 if TYPE_CHECKING:
     from peftc.plan.types import Application, ModelFacts, Plan, Rewrite
@@ -26,7 +27,11 @@ def essence(plan: Plan) -> Plan:
         rewrites=tuple(_rewrite(r) for r in plan.rewrites),
         memory=None,
         notes=(),
-        stores=tuple(replace(s, origin="", dtype="") for s in plan.stores),
+        stores=tuple(
+            replace(s, origin="", dtype="")
+            for s in plan.stores
+            if form_of(s.form).error  # what is exact changes nothing
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from peftc.diagnostics.scale import UnknownEntries
 from peftc.plan.print import plan_hash
 from peftc.runtime import adapters
 from peftc.runtime.backend import RUNNERS
+from peftc.runtime.base_shards import with_shards
 from peftc.runtime.bind import check_inside, layout
 from peftc.runtime.codes import encode
 from peftc.runtime.entry import Entry, SubEntry
@@ -66,7 +67,7 @@ class Options(TypedDict, total=False):
     `around` wraps what runs each graph; `keep_base` keeps the values of weights that
     are stored in codes, on the CPU, so that `remove` can put them back; `entries`
     says what is captured, one of `layers.ENTRIES`; of `checkpoint_every` blocks one is
-    checkpointed.
+    checkpointed; `shard_base` keeps a part of the base in each process.
     """
 
     backend: str
@@ -78,6 +79,7 @@ class Options(TypedDict, total=False):
     keep_base: bool
     checkpoint_every: int
     entries: str
+    shard_base: bool
 
 
 def install(
@@ -92,6 +94,8 @@ def install(
     Raises:
         PeftcError: the model is then as it was.
     """
+    if options.get("shard_base", False):
+        plan = with_shards(plan, model)
     recipe = _recipe(plan, manager, options)
     check_fit(model, plan)
     entries = _entries(model, recipe, options.get("entries", MODEL))

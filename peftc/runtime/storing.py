@@ -79,9 +79,14 @@ def check_adapter(handle: Handle, adapter: Adapter, *, any_base: bool) -> None:
 
 def check_removal(handle: Handle, decoded: bool) -> None:
     """Raise `PeftcError` (PEFT640) if the base cannot be given back."""
-    stores = handle.plan.stores
-    if stores and not decoded and not (handle.base and handle.base.originals):
-        raise fail(OriginalsGone(count=len(stores)))
+    lossy = _lossy(handle)
+    if lossy and not decoded and not (handle.base and handle.base.originals):
+        raise fail(OriginalsGone(count=lossy))
+
+
+def _lossy(handle: Handle) -> int:
+    """How many weights are kept as something that they cannot be made of again."""
+    return sum(bool(form_of(stored.form).error) for stored in handle.plan.stores)
 
 
 def fill_for_good(handle: Handle) -> None:
@@ -96,9 +101,9 @@ def fill_for_good(handle: Handle) -> None:
 
 def check_originals(handle: Handle) -> None:
     """Raise `PeftcError` (PEFT643) if the values before encoding are gone."""
-    stores = handle.plan.stores
-    if stores and not (handle.base and handle.base.originals):
-        raise fail(FloatsGone(count=len(stores)))
+    lossy = _lossy(handle)
+    if lossy and not (handle.base and handle.base.originals):
+        raise fail(FloatsGone(count=lossy))
 
 
 @contextmanager

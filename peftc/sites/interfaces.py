@@ -61,6 +61,8 @@ PRIVATE = (
     "torch.amp.autocast_mode._enter_autocast",
     "torch.fx.experimental.symbolic_shapes.ShapeEnv.evaluate_guards_expression",
     "torch.fx.experimental.symbolic_shapes.ShapeEnv.produce_guards_expression",
+    "torch.ops._c10d_functional.all_gather_into_tensor",
+    "torch.ops._c10d_functional.wait_tensor",
     "torch.ops.aten._scaled_dot_product_flash_attention",
     "torch.ops.aten._scaled_dot_product_flash_attention_backward",
     "torch.ops.aten._scaled_dot_product_flash_attention_for_cpu",

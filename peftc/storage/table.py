@@ -94,6 +94,16 @@ def _groups(shape: Shape, options: Options) -> tuple[Part, ...]:
     return codes, scale, Part("zero", "uint8", groups)
 
 
+FLOATING = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a scalar of every type that weights are trained in."""
+
+
+def _shares(shape: Shape, options: Options) -> tuple[Part, ...]:
+    """The bytes of as many scalars as each process has."""
+    whole = FLOATING[str(options["type"])] * prod(shape)
+    return (Part("part", "uint8", (ceil(whole / int(options["n"])),)),)
+
+
 _IN = "peftc.storage."
 _BLOCKS = (("block", "size"), ("double", "flag"), ("compute", "compute"))
 _GROUPS = (("group", "size"), ("symmetric", "flag"), ("compute", "compute"))
@@ -136,6 +146,17 @@ FORMATS: Mapping[str, Format] = {
     )
 }
 """Every format by name: a new one is one line here and its file."""
+
+SHARDS = Format(
+    "shards",
+    "a part of the bytes in each of n processes",
+    _IN + "shards",
+    (("n", "size"), ("type", "type"), ("compute", "compute")),
+    lambda options: 0.0,
+    _shares,
+)
+"""No format of the language: how many processes there are is no matter of a method."""
+_ALL = {**FORMATS, SHARDS.name: SHARDS}
 
 
 @dataclass(frozen=True)
@@ -188,9 +209,9 @@ def form_of(text: str) -> Form:
         ValueError: if it is anything else.
     """
     match = _FORM.fullmatch(text)
-    if not match or match[1] not in FORMATS:
+    if not match or match[1] not in _ALL:
         raise ValueError(f"`{text}` is no format of stored weights")
-    found = FORMATS[match[1]]
+    found = _ALL[match[1]]
     pairs = [pair.partition("=") for pair in match[2].split(", ")]
     if [name for name, _, _ in pairs] != [name for name, _ in found.options]:
         raise ValueError(f"`{found.name}` has the options {found.form}")
@@ -203,6 +224,8 @@ def _option(kind: str, text: str) -> OptionValue:
     if kind == "flag" and text in ("true", "false"):
         return text == "true"
     if kind == "compute" and text in COMPUTE:
+        return text
+    if kind == "type" and text in FLOATING:
         return text
     if kind == "size" and text.isdecimal() and int(text) >= 1:
         return int(text)

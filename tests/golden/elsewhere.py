@@ -88,6 +88,7 @@ ELSEWHERE = {
     "PEFT345": _STORED + "test_a_fused_weight_is_stored_as_a_whole",
     "PEFT347": _STORED + "test_a_router_is_never_stored",
     "PEFT450": _STORED + "test_codes_that_a_graph_was_not_given",
+    "PEFT644": "tests/scale/test_base_shards.py::test_one_process_is_refused",
     "PEFT640": _STORED + "test_removing_needs_the_originals_or_a_word",
     "PEFT641": _STORED + "test_merging_into_codes_needs_codes",
     "PEFT642": _STORED + "test_disabled_is_the_decoded_base",

@@ -25,6 +25,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from peftc.api import compile
+from peftc.storage import shards
 from tests.numerics.runtime.tiny import llama, refused, tokens
 
 if TYPE_CHECKING:
@@ -290,3 +291,82 @@ def costs() -> tuple[int, float]:
     kept = [*model.parameters(), *states]
     local = (one.to_local() if isinstance(one, DTensor) else one for one in kept)
     return sum(one.nbytes for one in local if one.ndim), sum(sent)
+
+
+@contextmanager
+def gathers() -> Iterator[list[int]]:
+    """Counts how often a weight is gathered inside."""
+    own, count = shards.decode, [0]
+
+    def counted(*args: Any) -> torch.Tensor:
+        count[0] += 1
+        return own(*args)
+
+    shards.decode = counted  # type: ignore[assignment]  # it takes the same
+    try:
+        yield count
+    finally:
+        shards.decode = own
+
+
+def kept_by(model: Any) -> tuple[torch.Tensor, int]:
+    """The loss of this process's samples, and the bytes kept for its backward."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = loss_of(model)
+    own = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
+    return loss, sum(size for place, size in kept.items() if place not in own)
+
+
+def base_in_shards(
+    spec: str, base: torch.dtype, backend: str, share: bool = True
+) -> Any:
+    """Two steps under DDP on a base of which each process has a part.
+
+    The gradients of the last, the bytes kept for its backward, how often a weight was
+    gathered in the forward and in all, and the bytes of linears that a process has.
+    """
+    model = compile(base_model(base), spec, shard_base=share, backend=backend)
+    shake(model)
+    parallel = nn.parallel.DistributedDataParallel(model)
+    loss_of(parallel).backward()
+    parallel.zero_grad()
+    with gathers() as count:
+        loss, kept = kept_by(parallel)
+        forward = count[0]
+        loss.backward()
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    weights = sum(m.weight.untyped_storage().nbytes() for m in linears)
+    held = weights + sum(b.nbytes for m in linears for b in m.buffers())
+    return gradients(parallel), kept, (forward, count[0]), held
+
+
+def several_in_shards(cases: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """What `base_in_shards` says of each case."""
+    return [base_in_shards(*case) for case in cases]
+
+
+def shards_and_files(folder: str) -> Any:
+    """What a model in shards says; by itself, disabled, loaded, given back; and what it
+    writes."""
+    model: Any = compile(base_model(torch.float32).eval(), SPEC, shard_base=True)
+    shake(model)
+    ids = tokens(2, 6)
+    model.peftc.save(f"{folder}/{dist.get_rank()}")
+    said = [model(ids).logits]
+    with model.peftc.disabled():
+        said.append(model(ids).logits)
+    written = model.generate(ids, max_new_tokens=4, do_sample=False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.zero_()
+    model.peftc.load(f"{folder}/{dist.get_rank()}")
+    said.append(model(ids).logits)
+    model.peftc.remove()
+    said.append(model(ids).logits)
+    return [one.detach() for one in said], written
