@@ -112,7 +112,15 @@ class NeedsBase(Diagnostic):
 
 @dataclass(frozen=True, kw_only=True)
 class UnknownForm(Diagnostic):
-    """An adapter is to be exported to a format that there is not."""
+    """An adapter is to be exported to a format that there is not.
+
+    Adapters go out as `peftc`, `peft` and `portable`, whole tuned models as the programs
+    `pt2` and `aoti`; docs/exchange.md and docs/serving.md say what each is for.
+
+    Example: `peftc export ADAPTER -o DIR --to gguf`.
+
+    Fix: one of those; converters to GGUF read what `--to portable` writes.
+    """
 
     code: ClassVar[str] = "PEFT735"
     title: ClassVar[str] = "unknown format"
