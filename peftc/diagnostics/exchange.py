@@ -114,7 +114,7 @@ class NeedsBase(Diagnostic):
 class UnknownForm(Diagnostic):
     """An adapter is to be exported to a format that there is not.
 
-    Adapters go out as `peftc`, `peft` and `portable`, whole tuned models as the programs
+    Adapters go out as `peftc`, `peft` and `portable`, whole tuned models as programs,
     `pt2` and `aoti`; docs/exchange.md and docs/serving.md say what each is for.
 
     Example: `peftc export ADAPTER -o DIR --to gguf`.

