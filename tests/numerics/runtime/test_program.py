@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import peftc
@@ -205,15 +206,14 @@ def test_a_model_that_runs_by_several_graphs_or_adapters_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_machine_code_needs_a_compiler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with refused("PEFT722"):
-        package.check_compiler()
+def test_machine_code_needs_a_compiler(tmp_path: Path) -> None:
     model = peftc.compile(llama(layers=1), "lora(q, r=2)")
-    with refused("PEFT722"):
-        model.peftc.export(tmp_path, "aoti")
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
+        with refused("PEFT722"):
+            package.check_compiler()
+        with refused("PEFT722"):
+            model.peftc.export(tmp_path, "aoti")
+    package.check_compiler()
     assert not list(tmp_path.iterdir())
 
 
