@@ -4,7 +4,7 @@ PYTEST = $(PYTHON) -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test fast golden lint format types bench compare wheel quickstart model
+.PHONY: help dev test compatibility fast golden lint format types bench compare wheel quickstart model
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
@@ -15,6 +15,10 @@ dev:  ## make .venv with everything that tests and examples need
 
 test:  ## every test
 	$(PYTEST) -n $(WORKERS)
+
+compatibility:  ## every test, then docs/compatibility.md from how they ended
+	$(PYTEST) -n $(WORKERS) --junitxml=build/results.xml
+	$(PYTHON) -m tests.compatibility build/results.xml
 
 fast:  ## the tests that need no model of note, under a minute
 	$(PYTEST) -n $(WORKERS) -m 'not slow' tests/unit tests/property tests/golden
