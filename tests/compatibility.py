@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from peftc.markdown import table
 from tests.promises import PARAGRAPHS
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from tests.promises import Results, Row
 
@@ -76,11 +77,11 @@ def document(results: Results) -> str:
         "# What works with what",
         "Made from the results of the tests by `make compatibility`: each line is what"
         " tests run for real, with the versions below. Without a graphics card.",
-        _table(("package", "version"), _versions()),
+        table(("package", "version"), _versions()),
     ]
     for title, found in PARAGRAPHS.items():
         lines = [(row.promise, _ended(row.ends(results)), _where(row)) for row in found]
-        parts += [f"## {title}", _table(("what", "tests", "where"), lines)]
+        parts += [f"## {title}", table(("what", "tests", "where"), lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,11 +102,6 @@ def _ended(ends: Counter[str]) -> str:
 def _where(row: Row) -> str:
     files = dict.fromkeys(one.partition("::")[0] for one in row.tests)
     return ", ".join(f"[{Path(file).stem}](../{file})" for file in files)
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    whole = (head, ["---"] * len(head), *lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in whole)
 
 
 def main(files: Sequence[str]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from peftc.cli.guard import guarded
 from peftc.cli.options import (
     Json,
     Model,
+    Output,
     PrintIR,
     RandomInit,
     Seed,
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from peftc.plan.types import Plan
     from peftc.runtime.handle import Handle
     from peftc.syntax.source import Source
-
-Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 
 
 @guarded

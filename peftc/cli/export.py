@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from peftc.cli.guard import guarded
-from peftc.cli.options import Adapter, AnyBase, RandomInit, load_model
+from peftc.cli.options import Adapter, AnyBase, Output, RandomInit, load_model
 from peftc.cli.output import check_replaceable, say, whole_folder
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.exchange import NeedsBase
@@ -18,9 +18,7 @@ from peftc.diagnostics.exchange import NeedsBase
 @guarded
 def command(
     adapter: Adapter,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write.")
-    ],
+    output: Output,
     to: Annotated[
         str,
         typer.Option(

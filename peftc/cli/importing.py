@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from peftc.cli.guard import guarded
-from peftc.cli.options import Model, RandomInit, load_model
+from peftc.cli.options import Model, Output, RandomInit, load_model
 from peftc.cli.output import check_replaceable, say, whole_folder
 
 
@@ -16,9 +16,7 @@ from peftc.cli.output import check_replaceable, say, whole_folder
 def command(
     folder: Annotated[Path, typer.Argument(help="A folder with adapter_config.json.")],
     model: Model,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to write.")
-    ],
+    output: Output,
     random_init: RandomInit = None,
 ) -> None:
     """Import an adapter of Hugging Face PEFT or AdapterHub; its spec goes to stdout."""

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from peftc.cli.guard import guarded
-from peftc.cli.options import Adapter, AnyBase, Model, RandomInit, load_model
+from peftc.cli.options import (
+    Adapter,
+    AnyBase,
+    Model,
+    Output,
+    RandomInit,
+    load_model,
+)
 from peftc.cli.output import check_replaceable, say, whole_folder
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.merging import WrongSum
@@ -19,9 +26,6 @@ if TYPE_CHECKING:
     from peftc.runtime.state import Adapter as Read
 
 
-Output: TypeAlias = Annotated[
-    Path, typer.Option("--output", "-o", help="The folder to write.")
-]
 Also: TypeAlias = Annotated[
     list[Path] | None,
     typer.Option(help="Another adapter to add; may be given several times."),
@@ -74,6 +78,7 @@ def command(
 
     from peftc.merging.change import Choices
     from peftc.merging.combine import Sum
+    from peftc.merging.folder import merge_folder
     from peftc.runtime.state import read_adapter
 
     read = [read_adapter(place) for place in (adapter, *(also or ()))]
@@ -88,7 +93,7 @@ def command(
             base: Any = load_model(model, random_init)
             told = _in_memory(read, base, folder, how, choices)
         else:
-            told = _by_files(read, Path(model), folder, how, choices)
+            told = merge_folder(read, Path(model), folder, how, choices)
         _report(told, read, model, folder, any_base=any_base)
     say(f"wrote {output}")
 
@@ -108,14 +113,6 @@ def _in_memory(
     told = merge_loaded(read, model, how, choices)
     model.save_pretrained(folder)
     return told
-
-
-def _by_files(
-    read: list[Read], model: Path, folder: Path, how: Sum, choices: Choices
-) -> Told:
-    from peftc.merging.folder import merge_folder
-
-    return merge_folder(read, model, folder, how, choices)
 
 
 def _report(

@@ -52,6 +52,9 @@ PrintIR: TypeAlias = Annotated[
 ]
 
 
+Output: TypeAlias = Annotated[
+    Path, typer.Option("--output", "-o", help="The folder to write.")
+]
 AnyBase: TypeAlias = Annotated[
     bool, typer.Option("--any-base", help="Take a base with other weights.")
 ]

@@ -23,11 +23,9 @@ from peftc.runtime import merge
 from peftc.runtime.adapters import base_told, expected, plan_of
 from peftc.runtime.codes import decode, encode_one
 from peftc.runtime.evaluate import wide
-from peftc.runtime.fingerprint import told
+from peftc.runtime.fingerprint import Fingerprint, told
 from peftc.runtime.fit import check_fit
-from peftc.runtime.initial import initial_value
-from peftc.runtime.names import tensor_path
-from peftc.runtime.parameters import added, like, stored_dtype
+from peftc.runtime.parameters import drawn, places
 from peftc.runtime.state import check_finite, check_tensors
 from peftc.sites.capture import ties
 
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from peftc.merging.combine import Sum
-    from peftc.plan.types import AddedTensor, Rewrite, StoredWeight
+    from peftc.plan.types import StoredWeight
     from peftc.runtime.merge import Change
     from peftc.runtime.state import Adapter
 
@@ -87,35 +85,16 @@ class Part:
         Raises:
             PeftcError: if the adapter does not fit the model, or does not merge.
         """
-        self.model, self.plan = model, plan_of(adapter)
+        self.plan = plan_of(adapter)
         check_fit(model, self.plan)
         check_tensors(adapter, expected(model, self.plan))
         self.base = base_told(adapter)
         self.changes: Mapping[str, Sequence[Change]] = merge.derive(model, self.plan)
         self.stores = {stored.weight: stored for stored in self.plan.stores}
-        self.tensors = self._everywhere(adapter.tensors)
-
-    def _everywhere(
-        self, tensors: Mapping[str, torch.Tensor]
-    ) -> Mapping[str, torch.Tensor]:
-        """The added tensors at all paths: of shared ones a file has one, and of those
-        that are drawn none."""
-        known = {
-            rewrite.storage(tensor): self._drawn(rewrite, tensor)
-            if tensor.drawn
-            else tensors[path]
-            for rewrite, tensor, path in added(self.plan)
-        }
-        return {
-            tensor_path(rewrite.site, tensor): known[rewrite.storage(tensor)]
-            for rewrite in self.plan.rewrites
-            for tensor in rewrite.tensors
-        }
-
-    def _drawn(self, rewrite: Rewrite, tensor: AddedTensor) -> torch.Tensor:
-        base = like(self.model, rewrite.site).dtype
-        dtype = stored_dtype(tensor, self.plan.dtype, base)
-        return initial_value(tensor, self.plan.seed, rewrite.site.key, dtype)
+        held = places(self.plan).items()
+        stored = {one: adapter.tensors[path] for path, every in held for one in every}
+        self.tensors = {**stored, **drawn(self.plan, model)}
+        """The added tensors by every path they are at."""
 
 
 class Merging:
@@ -177,10 +156,8 @@ class Merging:
         found = told(tensor)
         for part in self.parts:
             if part.base.tensors.get(path, found) != found:
-                one = {path: part.base.tensors[path]}
-                problem = type(part.base)("", one).difference(
-                    type(part.base)("", {path: found})
-                )
+                made_on = Fingerprint("", {path: part.base.tensors[path]})
+                problem = made_on.difference(Fingerprint("", {path: found}))
                 raise fail(OtherBase(problem=problem))
 
     # --- values -----------------------------------------------------------------------

@@ -29,6 +29,7 @@ from peftc.runtime import adapters, storing
 from peftc.runtime.adapters import first_values, tensor_at
 from peftc.runtime.names import tensor_path
 from peftc.runtime.once import run_once
+from peftc.runtime.parameters import places
 from peftc.runtime.several import (
     SHARED,
     UNWEIGHTED,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from peftc.plan.stacking import Stacked
-    from peftc.plan.types import Plan, Storage
+    from peftc.plan.types import Plan
     from peftc.runtime.handle import Handle
     from peftc.runtime.several import Several, Values
 
@@ -422,17 +423,6 @@ class Slots:
     def __repr__(self) -> str:
         marked = (f"[{n}]" if n == self._active else n for n in self._order)
         return f"<slots: {', '.join(marked)}>"
-
-
-def places(plan: Plan) -> Mapping[str, tuple[str, ...]]:
-    """Where each tensor of an adapter is in the model, by its path in a file."""
-    found: dict[Storage, list[str]] = {}
-    for rewrite in plan.rewrites:
-        for tensor in rewrite.tensors:
-            if not tensor.drawn:
-                path = tensor_path(rewrite.site, tensor)
-                found.setdefault(rewrite.storage(tensor), []).append(path)
-    return {paths[0]: tuple(paths) for paths in found.values()}
 
 
 def drawn_in(plan: Plan, model: nn.Module) -> Mapping[str, torch.Tensor]:

@@ -15,7 +15,6 @@ import threading
 import types
 import weakref
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -141,11 +140,10 @@ class Entry:
                 self._others["base"] = self._other(told, recipe)
             return self._others["base"]
 
-    def behind(self, backend: str) -> Entry:
-        """What runs the same forward by another backend, and counts no captures."""
-        recipe = replace(self.recipe, backend=backend)
-        other = Entry(self.root, self.layout, recipe, self.switch, Captures())
-        other.previous, other.beside = self.previous, self.beside
+    def by(self, recipe: Recipe) -> Entry:
+        """What runs the same forward by another recipe, its captures not counted."""
+        other = self._other(self.layout, recipe)
+        other.captures, other.beside = Captures(), self.beside
         return other
 
     def _other(self, told: Layout, recipe: Recipe) -> Entry:

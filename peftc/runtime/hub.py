@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftc.files import write_atomically
+from peftc.markdown import table
 from peftc.plan.summary import COLUMNS, rows, totals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from peftc.runtime.handle import Handle
 
@@ -85,7 +86,7 @@ def card(handle: Handle, results: Mapping[str, float]) -> str:
         "## Use",
         _use(handle, base),
         "## What it adds",
-        table(COLUMNS, list(rows(handle.plan))),
+        table(COLUMNS, (tuple(map(_cell, row)) for row in rows(handle.plan))),
         "\n".join(f"- {line}" for line in totals(handle.plan)),
         *_results(results),
     )
@@ -110,13 +111,8 @@ def _use(handle: Handle, base: str) -> str:
 def _results(results: Mapping[str, float]) -> Iterator[str]:
     if results:
         yield "## Results"
-        yield table(("measure", "value"), [(n, f"{v:g}") for n, v in results.items()])
-
-
-def table(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table of markdown."""
-    lines = (head, ["---"] * len(head), *cells)
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+        told = [(_cell(name), f"{value:g}") for name, value in results.items()]
+        yield table(("measure", "value"), told)
 
 
 def _cell(text: str) -> str:

@@ -209,3 +209,32 @@ def added(plan: Plan) -> Iterator[tuple[Rewrite, AddedTensor, str]]:
     """Every added tensor that is stored once, with its rewrite and its path."""
     for rewrite, tensor in stored(plan.rewrites):
         yield rewrite, tensor, tensor_path(rewrite.site, tensor)
+
+
+def places(plan: Plan) -> Mapping[str, tuple[str, ...]]:
+    """Where each tensor of an adapter is in the model, by its path in a file."""
+    found: dict[Storage, list[str]] = {}
+    for rewrite in plan.rewrites:
+        for tensor in rewrite.tensors:
+            if not tensor.drawn:
+                path = tensor_path(rewrite.site, tensor)
+                found.setdefault(rewrite.storage(tensor), []).append(path)
+    return {paths[0]: tuple(paths) for paths in found.values()}
+
+
+def drawn(plan: Plan, model: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The random tensors of a plan that no file holds, by every path they are at; on
+    the CPU, as what a file holds."""
+    made: dict[object, torch.Tensor] = {}
+    for rewrite, tensor, _ in added(plan):
+        if tensor.drawn:
+            base = like(model, rewrite.site)
+            dtype = stored_dtype(tensor, plan.dtype, base.dtype)
+            value = initial_value(tensor, plan.seed, rewrite.site.key, dtype)
+            made[rewrite.storage(tensor)] = value
+    return {
+        tensor_path(rewrite.site, tensor): made[rewrite.storage(tensor)]
+        for rewrite in plan.rewrites
+        for tensor in rewrite.tensors
+        if tensor.drawn
+    }

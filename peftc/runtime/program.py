@@ -18,12 +18,11 @@ from torch._dynamo.exc import InternalTorchDynamoError
 from peftc.diagnostics.core import fail
 from peftc.diagnostics.program import NoProgram
 from peftc.runtime.backend import PLAIN
-from peftc.runtime.entry import Entry
 from peftc.runtime.insertion import Extended
 from peftc.runtime.modes import evaluating
-from peftc.runtime.recipe import Captures
 
 if TYPE_CHECKING:
+    from peftc.runtime.entry import Entry
     from peftc.runtime.handle import Handle
 
 Arguments: TypeAlias = "dict[str, Any]"
@@ -190,9 +189,8 @@ def program_of(handle: Handle, given: Arguments, dynamic: Dynamic) -> Program:
     """
     recorder, entry = _Recorder(), handle.entries[0]
     recipe = replace(handle.recipe, backend=PLAIN, dynamic=None, around=recorder)
-    twin = Entry(handle.model, entry.layout, recipe, entry.switch, Captures())
-    twin.previous, twin.beside, inserter = entry.previous, entry.beside, twin.inserter
-    twin.inserter = None  # the program makes places for rows itself
+    twin = entry.by(recipe)
+    inserter, twin.inserter = twin.inserter, None  # the program makes places for rows
 
     def extend(arguments: Arguments) -> Extended:
         if inserter is None:

@@ -20,9 +20,15 @@ from peftc.pipeline import Manager, load
 from peftc.plan.print import plan_hash
 from peftc.plan.stacking import Stacked, stacked
 from peftc.runtime.bind import layout
-from peftc.runtime.initial import initial_value
 from peftc.runtime.names import rows_path, scattered, tensor_path
-from peftc.runtime.parameters import added, like, row_numbers, stored_dtype
+from peftc.runtime.parameters import (
+    added,
+    drawn,
+    like,
+    places,
+    row_numbers,
+    stored_dtype,
+)
 from peftc.runtime.parts import parts
 from peftc.runtime.several import Several
 
@@ -118,23 +124,6 @@ def _tensors(
             yield rows_path(site), row_numbers(site, like(model, site))
 
 
-def drawn(plan: Plan, model: nn.Module) -> Mapping[str, torch.Tensor]:
-    """The random tensors of a plan that no file holds, by every path they are at."""
-    made: dict[object, torch.Tensor] = {}
-    for rewrite, tensor, _ in added(plan):
-        if tensor.drawn:
-            base = like(model, rewrite.site)
-            dtype = stored_dtype(tensor, plan.dtype, base.dtype)
-            value = initial_value(tensor, plan.seed, rewrite.site.key, dtype)
-            made[rewrite.storage(tensor)] = value.to(base.device)
-    return {
-        tensor_path(rewrite.site, tensor): made[rewrite.storage(tensor)]
-        for rewrite in plan.rewrites
-        for tensor in rewrite.tensors
-        if tensor.drawn
-    }
-
-
 def follow(member: Member, model: nn.Module) -> Member:
     """Move tensors that are not in the modules to where the model is, in its types."""
     for rewrite in member.plan.rewrites:
@@ -150,14 +139,9 @@ def follow(member: Member, model: nn.Module) -> Member:
 def own_member(adapter: Adapter, plan: Plan, model: nn.Module) -> Member:
     """An adapter that was read, with its own plan."""
     tensors = dict(drawn(plan, model))
-    made: dict[object, torch.Tensor] = {}
-    for rewrite in plan.rewrites:
-        for tensor in rewrite.tensors:
-            path, key = tensor_path(rewrite.site, tensor), rewrite.storage(tensor)
-            if not tensor.drawn:
-                if key not in made:
-                    value = adapter.tensors[path].clone()
-                    trained = tensor.kind == "param"
-                    made[key] = nn.Parameter(value) if trained else value
-                tensors[path] = made[key]
+    trained = {path for _, tensor, path in added(plan) if tensor.kind == "param"}
+    for path, everywhere in places(plan).items():
+        value = adapter.tensors[path].clone()
+        one = nn.Parameter(value) if path in trained else value
+        tensors |= dict.fromkeys(everywhere, one)
     return Member(plan, tensors)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,8 @@ def _watching(model: Any) -> Iterator[None]:
     entries = [e for e in model.peftc.entries if not isinstance(e, SubEntry)]
     before = [entry.module.__dict__["forward"] for entry in entries]
     for entry in entries:
-        entry.module.__dict__["forward"] = entry.behind(WATCHED)
+        watched = replace(entry.recipe, backend=WATCHED)
+        entry.module.__dict__["forward"] = entry.by(watched)
     try:
         yield
     finally:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peftc.markdown import table
 from peftc.tuning.progress import clock
 from peftc.versions import versions as of_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from peftc.runtime.handle import Handle
     from peftc.tuning.fit import Fitted
@@ -74,11 +75,11 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = [
         "# A training run",
         f"```peft\n{report['spec'].strip()}\n```",
-        _table(("what", "value"), _facts(report)),
+        table(("what", "value"), _facts(report)),
     ]
     if report["held_out"]:
         head = (f"{report['held_out']['base']['samples']} held-out samples", "base")
-        parts.append(_table((*head, "tuned"), _compared(report["held_out"])))
+        parts.append(table((*head, "tuned"), _compared(report["held_out"])))
     if report["picture"]:
         parts.append(f"![loss]({report['picture']})")
     return "\n\n".join(parts) + "\n"
@@ -119,8 +120,3 @@ def _compared(held_out: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for name, *numbers in pairs
         if None not in numbers
     ]
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = (head, ("---",) * len(head), *rows)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

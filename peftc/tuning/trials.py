@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from peftc.markdown import table
 from peftc.tuning.picture import draw
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def markdown(result: Mapping[str, Any], order: Iterable[Trial]) -> str:
             f"Best, also in `best.peft`:\n\n```peft\n{best['spec'].strip()}\n```"
         )
     head = ("trial", "state", metric, "trainable", "seconds", "spec or reason")
-    lines = [head, ("---",) * len(head), *map(_row, order)]
-    parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append(table(head, map(_row, order)))
     parts.append("![trials](trials.png)")
     return "\n\n".join(parts) + "\n"
 

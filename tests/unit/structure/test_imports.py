@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LAYERS = (
-    ("diagnostics.core", "diagnostics.render", "syntax.source", "files", "versions"),
+    (
+        "diagnostics.core",
+        "diagnostics.render",
+        "syntax.source",
+        "files",
+        "versions",
+        "markdown",
+    ),
     ("methods", "grammar", "storage.table"),
     ("diagnostics", "syntax"),
     ("view",),
